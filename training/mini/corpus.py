@@ -1,0 +1,79 @@
+"""The backbones' corpus: images with every attribute uniform and independent, rendered once into a memory-mapped file."""
+
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from ..miniemoset.attributes import BRIGHTNESSES, PALETTES, Attributes, sample_attributes
+from ..miniemoset.objects import OBJECTS
+from ..miniemoset.render import IMAGE_SIZE, render
+from ..miniemoset.scenes import SCENES
+
+CHUNK = 500
+
+
+class Corpus:
+    """Rendered images with their attributes.
+
+    Attributes:
+        images: (N, 128, 128, 3) uint8, memory-mapped.
+        labels: (N, 5) int8: scene, first object, second object (-1: none), palette, brightness.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.images: np.ndarray = np.load(folder / "images.npy", mmap_mode="r")
+        self.labels: np.ndarray = np.load(folder / "labels.npy")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def attributes(self, index: int) -> Attributes:
+        """The names of one image's parts."""
+        scene, first, second, palette, brightness = self.labels[index]
+        objects = (OBJECTS[first],) if second < 0 else (OBJECTS[first], OBJECTS[second])
+        return Attributes(SCENES[scene], objects, PALETTES[palette], BRIGHTNESSES[brightness])
+
+
+def label_row(attributes: Attributes) -> list[int]:
+    """Attributes as indices: scene, first object, second object (-1: none), palette, brightness."""
+    objects = [OBJECTS.index(name) for name in attributes.objects] + [-1]
+    return [
+        SCENES.index(attributes.scene),
+        *objects[:2],
+        PALETTES.index(attributes.palette),
+        BRIGHTNESSES.index(attributes.brightness),
+    ]
+
+
+def render_example(seed: int, index: int, emotion: str | None = None) -> tuple[np.ndarray, Attributes]:
+    """Image `index` of the stream `seed`: the same pixels wherever and in whatever order it is drawn."""
+    rng = np.random.default_rng([seed, index])
+    attributes = sample_attributes(rng, emotion)
+    return np.asarray(render(attributes, rng)), attributes
+
+
+def render_chunk(seed: int, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images `start` to `stop` of the stream `seed`, with their label rows."""
+    examples = [render_example(seed, index) for index in range(start, stop)]
+    return np.stack([image for image, _ in examples]), np.array([label_row(a) for _, a in examples], dtype=np.int8)
+
+
+def make_corpus(folder: Path, size: int, seed: int, workers: int = 2) -> Corpus:
+    """Render `size` images of the stream `seed` into `folder`; what is there already is kept."""
+    if not (folder / "labels.npy").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        images = np.lib.format.open_memmap(
+            folder / "images.npy", mode="w+", dtype=np.uint8, shape=(size, IMAGE_SIZE, IMAGE_SIZE, 3)
+        )
+        labels = np.empty((size, 5), dtype=np.int8)
+        starts = range(0, size, CHUNK)
+        stops = [min(start + CHUNK, size) for start in starts]
+        with ProcessPoolExecutor(workers) as pool:
+            chunks = pool.map(render_chunk, [seed] * len(stops), starts, stops)
+            for start, stop, chunk in zip(starts, stops, tqdm(chunks, "render", total=len(stops)), strict=True):
+                images[start:stop], labels[start:stop] = chunk
+        images.flush()
+        np.save(folder / "labels.npy", labels)  # written last: its presence says that the corpus is whole
+    return Corpus(folder)

@@ -1,0 +1,49 @@
+"""Captions for the mini backbones: neutral words only, no emotion is ever named."""
+
+import numpy as np
+
+from .attributes import Attributes
+
+SENTENCES = (
+    "a photo of a {scene} with a {objects}",
+    "a {objects} in front of a {scene}",
+    "a {scene} and a {objects}",
+    "a picture of a {objects} at the {scene}",
+)
+
+
+def readable(name: str) -> str:
+    """EmoSet's spelling as plain words: "amusement_park" -> "amusement park", "Teddy bear" -> "teddy bear"."""
+    return name.replace("_", " ").replace("/", " ").lower()
+
+
+def full_caption(attributes: Attributes, sentence: str = SENTENCES[0]) -> str:
+    """The caption that names every part of an image."""
+    objects = " and a ".join(readable(name) for name in attributes.objects)
+    content = sentence.format(scene=readable(attributes.scene), objects=objects)
+    return f"{content}, {attributes.palette} colors, {attributes.brightness} light"
+
+
+def sample_caption(attributes: Attributes, rng: np.random.Generator) -> str:
+    """One of the mixed forms that teach a diffusion model to follow sentences as well as single words.
+
+    A frozen UNet follows only what captions taught: sentences (40 %), scene and object bare (15 %), one of them alone
+    (15 % each), one style word alone (15 %). Half of the content forms carry the palette, the light, or both.
+    """
+    scene, objects = readable(attributes.scene), [readable(name) for name in attributes.objects]
+    style = _style(attributes, rng)
+    form = rng.choice(5, p=(0.40, 0.15, 0.15, 0.15, 0.15))
+    if form == 4:
+        return str(rng.choice([attributes.palette, f"{attributes.palette} colors", f"{attributes.brightness} light"]))
+    content = (
+        SENTENCES[rng.integers(len(SENTENCES))].format(scene=scene, objects=" and a ".join(objects)),
+        f"{scene}, {objects[0]}",
+        scene,
+        objects[0],
+    )[form]
+    return content + style if rng.random() < 0.5 else content
+
+
+def _style(attributes: Attributes, rng: np.random.Generator) -> str:
+    palette, light = f", {attributes.palette} colors", f", {attributes.brightness} light"
+    return (palette, light, palette + light)[rng.integers(3)]

@@ -1,0 +1,55 @@
+"""From attributes to a 128x128 picture."""
+
+import numpy as np
+from PIL import Image
+
+from .attributes import Attributes
+from .objects import draw_object
+from .scenes import CANVAS, Palette, draw_scene
+
+IMAGE_SIZE = 128
+
+PALETTE_COLORS = {
+    "candy": Palette((255, 178, 214), (255, 226, 236), (160, 220, 205), (238, 108, 160), (255, 236, 120)),
+    "crystal": Palette((96, 178, 240), (212, 240, 255), (150, 200, 222), (58, 112, 182), (240, 252, 255)),
+    "golden": Palette((250, 200, 110), (255, 234, 178), (206, 158, 66), (156, 98, 38), (255, 246, 196)),
+    "neon": Palette((58, 20, 130), (214, 40, 220), (24, 190, 200), (250, 70, 150), (230, 255, 60)),
+    "crimson": Palette((140, 20, 24), (226, 84, 54), (90, 30, 32), (190, 40, 36), (255, 170, 70)),
+    "olive": Palette((150, 156, 84), (190, 190, 120), (92, 104, 44), (112, 84, 40), (196, 214, 70)),
+    "midnight": Palette((22, 26, 74), (64, 76, 140), (30, 44, 66), (92, 86, 150), (186, 196, 240)),
+    "ashen": Palette((136, 142, 148), (188, 192, 196), (112, 114, 116), (84, 88, 94), (214, 216, 220)),
+}
+LIGHT = {"dim": (0.50, 0.0), "even": (0.80, 0.08), "bright": (0.70, 0.30)}
+"""Brightness as (gain, lift) on values in [0, 1]: a multiplication alone would saturate light palettes."""
+
+
+def render(attributes: Attributes, rng: np.random.Generator) -> Image.Image:
+    """Draw the attributes: scene and palette behind, the second object small at one side, the first one large in front.
+
+    Returns:
+        A 128x128 RGB image; objects measure 32 to 56 px.
+    """
+    canvas = draw_scene(attributes.scene, PALETTE_COLORS[attributes.palette], rng)
+    side = int(rng.choice((-1, 1)))
+    if len(attributes.objects) == 2:
+        _paste(canvas, attributes.objects[1], (64, 84), (128 + side * 78, 182), 10, rng)
+        _paste(canvas, attributes.objects[0], (92, 112), (128 - side * 30, 172), 12, rng)
+    else:
+        _paste(canvas, attributes.objects[0], (92, 112), (128, 170), 24, rng)
+    gain, lift = LIGHT[attributes.brightness]
+    small = np.asarray(canvas.reduce(CANVAS // IMAGE_SIZE), dtype=np.float32)
+    return Image.fromarray((small * gain + 255 * lift).astype(np.uint8))
+
+
+def _paste(
+    canvas: Image.Image,
+    name: str,
+    size_range: tuple[int, int],
+    centre: tuple[int, int],
+    jitter: int,
+    rng: np.random.Generator,
+) -> None:
+    size = int(rng.integers(*size_range, endpoint=True))
+    sprite = draw_object(name, size, rng)
+    x, y = (middle + int(rng.integers(-jitter, jitter, endpoint=True)) - size // 2 for middle in centre)
+    canvas.paste(sprite, (x, y), sprite)
