@@ -1,0 +1,70 @@
+"""The rival of stage 1: the same backbone, head and recipe without expert queries.
+
+python -m training.train_baseline --config training/configs/miniemoset.yaml
+"""
+
+from collections.abc import Mapping
+from types import SimpleNamespace
+
+from accelerate.utils import set_seed
+from torch import Tensor, nn
+from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModel, PreTrainedModel
+
+from uniemo_pipelines.fusion_uniemo import EMOTIONS
+
+from .config import parse
+from .engine import Batch, ParameterGroup
+from .train_understanding import FineTuningArguments, fine_tune
+
+
+class PlainClassifierConfig(CLIPVisionConfig):
+    """CLIP's vision configuration and the size of the head."""
+
+    model_type = "plain_emotion_classifier"
+    classifier_hidden: int = 768
+    classifier_dropout: float = 0.5
+
+
+class PlainClassifier(PreTrainedModel):
+    """CLIP's vision tower and UniEmo's emotion head: post-layernorm(CLS) -> Linear, ReLU, Dropout, Linear."""
+
+    config_class = PlainClassifierConfig
+    main_input_name = "pixel_values"
+
+    def __init__(self, config: PlainClassifierConfig) -> None:
+        super().__init__(config)
+        self.vision_model = CLIPVisionModel(config)
+        self.classifier = nn.Sequential(
+            nn.Linear(config.hidden_size, config.classifier_hidden),
+            nn.ReLU(),
+            nn.Dropout(config.classifier_dropout),
+            nn.Linear(config.classifier_hidden, len(EMOTIONS)),
+        )
+        self.post_init()
+
+    def forward(self, pixel_values: Tensor) -> SimpleNamespace:
+        """Pictures (B, 3, H, W) -> an object with `logits` (B, 8)."""
+        return SimpleNamespace(logits=self.classifier(self.vision_model(pixel_values).pooler_output))
+
+
+def losses_of(model: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
+    """The cross-entropy alone."""
+    return {"loss": nn.functional.cross_entropy(model(batch["pixel_values"]).logits, batch["labels"])}
+
+
+def main(arguments: FineTuningArguments) -> list[dict[str, float]]:
+    """Train, and write a folder that `PlainClassifier.from_pretrained` reads."""
+    set_seed(arguments.seed)
+    tower = CLIPVisionModel.from_pretrained(arguments.clip)
+    head = {name: getattr(arguments, name) for name in ("classifier_hidden", "classifier_dropout")}
+    model = PlainClassifier(PlainClassifierConfig(**tower.config.to_dict(), **head))
+    model.vision_model.load_state_dict(tower.state_dict())
+    groups = [
+        ParameterGroup(("vision_model.",), arguments.backbone_learning_rate, arguments.backbone_weight_decay),
+        ParameterGroup(("classifier.",), arguments.head_learning_rate, arguments.head_weight_decay),
+    ]
+    return fine_tune(model, groups, losses_of, CLIPImageProcessorPil.from_pretrained(arguments.clip), arguments)
+
+
+if __name__ == "__main__":
+    main(parse(FineTuningArguments, "baseline"))
