@@ -1,1 +1,1 @@
-"""The mini backbones of the embedded world: reader, VAE, CLIP and a latent diffusion model, trained on rendered images."""
+"""The mini backbones of the embedded world: VAE, CLIP, latent diffusion, and the readers that check them."""

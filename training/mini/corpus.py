@@ -1,9 +1,10 @@
-"""The backbones' corpus: images with every attribute uniform and independent, rendered once into a memory-mapped file."""
+"""The backbones' corpus: images with every attribute uniform and independent, rendered once, memory-mapped."""
 
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from ..miniemoset.attributes import BRIGHTNESSES, PALETTES, Attributes, sample_attributes
@@ -34,6 +35,11 @@ class Corpus:
         scene, first, second, palette, brightness = self.labels[index]
         objects = (OBJECTS[first],) if second < 0 else (OBJECTS[first], OBJECTS[second])
         return Attributes(SCENES[scene], objects, PALETTES[palette], BRIGHTNESSES[brightness])
+
+
+def to_tensor(images: np.ndarray) -> torch.Tensor:
+    """(B, H, W, 3) uint8 to (B, 3, H, W) in [-1, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def label_row(attributes: Attributes) -> list[int]:

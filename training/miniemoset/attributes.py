@@ -1,4 +1,4 @@
-"""What a MiniEmoSet image is made of, how likely each part is given an emotion, and the best accuracy that this allows.
+"""What a MiniEmoSet image is made of, how likely each part is given an emotion, and the best possible accuracy.
 
 The world is a small Bayesian network: emotion -> scene, object, palette, brightness, each independently; half of the
 images carry a second object, which is a distractor: uniform over the other objects whatever the emotion.
@@ -134,8 +134,8 @@ def sample_attributes(rng: np.random.Generator, emotion: str | None = None) -> A
 
 @cache
 def objects_given_emotion() -> np.ndarray:
-    """P(set of objects | emotion), (8, 24, 24), symmetric: entry (i, j) is the probability of the unordered pair {i, j},
-    counted in both (i, j) and (j, i); the diagonal holds the single objects.
+    """P(set of objects | emotion), (8, 24, 24), symmetric: entries (i, j) and (j, i) both hold the probability of
+    the unordered pair {i, j}; the diagonal holds the single objects.
 
     An image does not tell which of its two objects was drawn first, hence the sum over both orders.
     """

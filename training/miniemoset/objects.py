@@ -77,14 +77,14 @@ class Pen:
         """Draw the recorded shapes, transformed and centred so that their longer side is `extent` pixels."""
         outlines = [points @ transform.T for points, _, _ in self.shapes]
         radii = [width / 2 for _, _, width in self.shapes]
-        low = np.min([points.min(axis=0) - radius for points, radius in zip(outlines, radii)], axis=0)
-        high = np.max([points.max(axis=0) + radius for points, radius in zip(outlines, radii)], axis=0)
+        low = np.min([points.min(axis=0) - radius for points, radius in zip(outlines, radii, strict=True)], axis=0)
+        high = np.max([points.max(axis=0) + radius for points, radius in zip(outlines, radii, strict=True)], axis=0)
         scale = extent / (high - low).max()
         shift = side / 2 - scale * (low + high) / 2
 
         canvas = Image.new("RGBA", (side, side))
         draw = ImageDraw.Draw(canvas)
-        for points, (_, colour, _), radius in zip(outlines, self.shapes, radii):
+        for points, (_, colour, _), radius in zip(outlines, self.shapes, radii, strict=True):
             fill = tuple(np.clip(tint * colour, 0, 255).astype(int).tolist())
             pixels = [tuple(point) for point in (points * scale + shift).tolist()]
             if not radius:
@@ -236,7 +236,7 @@ def _surfboard(pen: Pen) -> None:
     def outline(half: float, top: float, bottom: float) -> list[tuple[float, float]]:
         rows = np.linspace(0, 1, 14)
         reach = half * np.sin(np.pi * rows**0.8) ** 0.6
-        left = [(0.5 - r, top + (bottom - top) * t) for r, t in zip(reach, rows)]
+        left = [(0.5 - r, top + (bottom - top) * t) for r, t in zip(reach, rows, strict=True)]
         return left + [(1 - x, y) for x, y in reversed(left)]
 
     pen.polygon([(0.62, 0.68), (0.82, 0.98), (0.56, 0.92)], (20, 70, 110))

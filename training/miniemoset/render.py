@@ -24,7 +24,7 @@ LIGHT = {"dim": (0.50, 0.0), "even": (0.80, 0.08), "bright": (0.70, 0.30)}
 
 
 def render(attributes: Attributes, rng: np.random.Generator) -> Image.Image:
-    """Draw the attributes: scene and palette behind, the second object small at one side, the first one large in front.
+    """Draw the attributes: scene and palette behind, the second object small at one side, the first large in front.
 
     Returns:
         A 128x128 RGB image; objects measure 32 to 56 px.
