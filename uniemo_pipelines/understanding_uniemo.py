@@ -1,0 +1,107 @@
+"""What an image evokes, in words: the understanding model's features read against its own vocabularies."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from PIL import Image, ImageOps
+from transformers import BaseImageProcessor, PreTrainedModel
+from transformers.utils import ModelOutput
+
+from .images_uniemo import open_image
+
+ImageInput = Image.Image | str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class ImageUnderstanding:
+    """What one image evokes.
+
+    Attributes:
+        label: the emotion of the highest probability.
+        probabilities: of the eight emotions by name, summing to 1, in the model's order.
+        scenes, objects: the nearest attributes with their cosines in the space stage 1 aligned, nearest first; empty
+            where the model has no vocabulary.
+        scene_attention, object_attention: on request, (rows, columns) over the patches: how much the queries look at
+            each, the mean over heads and queries. With what they give to the class token each sums to 1.
+    """
+
+    label: str
+    probabilities: dict[str, float]
+    scenes: list[tuple[str, float]]
+    objects: list[tuple[str, float]]
+    scene_attention: torch.Tensor | None = None
+    object_attention: torch.Tensor | None = None
+
+
+def image_list(images: ImageInput | Sequence[ImageInput]) -> list[Image.Image]:
+    """One image or several, opened or as paths, as upright RGB images."""
+    several = [images] if isinstance(images, (Image.Image, str, os.PathLike)) else list(images)
+    if not several:
+        raise ValueError("Expected at least one image, found an empty list.")
+    return [_opened(image) for image in several]
+
+
+def _opened(image: ImageInput) -> Image.Image:
+    if isinstance(image, Image.Image):
+        return ImageOps.exif_transpose(image).convert("RGB")
+    if isinstance(image, (str, os.PathLike)):
+        return open_image(image)
+    raise TypeError(f"Expected a PIL image or the path of one, found {type(image).__name__}.")
+
+
+@torch.no_grad()
+def read_features(
+    model: PreTrainedModel,
+    processor: BaseImageProcessor,
+    images: ImageInput | Sequence[ImageInput],
+    output_attentions: bool = False,
+) -> ModelOutput:
+    """The model's `UniEmoOutput` for images: logits (B, 8) and the three features (B, width)."""
+    pixels = processor(images=image_list(images), return_tensors="pt").pixel_values
+    return model(pixels.to(model.device, model.dtype), output_attentions=output_attentions)
+
+
+@torch.no_grad()
+def understand_images(
+    model: PreTrainedModel,
+    processor: BaseImageProcessor,
+    images: ImageInput | Sequence[ImageInput],
+    top_k: int = 5,
+    attention_maps: bool = False,
+) -> list[ImageUnderstanding]:
+    """Label, probabilities, nearest scenes and objects of each image, on request the queries' attention maps.
+
+    Args:
+        model: a `UniEmoUnderstandingModel`.
+        processor: the image processor that belongs to it.
+        images: PIL images or paths, one or several.
+        top_k: how many scenes and objects to name.
+        attention_maps: also `scene_attention` and `object_attention`.
+    """
+    output = read_features(model, processor, images, output_attentions=attention_maps)
+    scores = model.attribute_scores(output.scene_features, output.object_features)
+    scenes = _nearest(scores[0], model.config.scenes, top_k)
+    objects = _nearest(scores[1], model.config.objects, top_k)
+    names = [model.config.id2label[index] for index in range(model.config.num_labels)]
+    probabilities = output.logits.float().softmax(-1).tolist()
+    scene_maps = _patch_maps(output.scene_attentions) if attention_maps else [None] * len(probabilities)
+    object_maps = _patch_maps(output.object_attentions) if attention_maps else [None] * len(probabilities)
+    return [
+        ImageUnderstanding(names[row.index(max(row))], dict(zip(names, row, strict=True)), *rest)
+        for row, *rest in zip(probabilities, scenes, objects, scene_maps, object_maps, strict=True)
+    ]
+
+
+def _nearest(scores: torch.Tensor, names: Sequence[str], top_k: int) -> list[list[tuple[str, float]]]:
+    best, index = scores.topk(min(top_k, len(names)), dim=-1)
+    rows = zip(best.tolist(), index.tolist(), strict=True)
+    return [[(names[i], score) for score, i in zip(*row, strict=True)] for row in rows]
+
+
+def _patch_maps(attentions: torch.Tensor) -> list[torch.Tensor]:
+    """(B, heads, queries, 1 + patches) to one square map (side, side) for each image."""
+    patches = attentions.float().mean((1, 2))[:, 1:]
+    side = round(patches.shape[1] ** 0.5)
+    return list(patches.view(-1, side, side).cpu())
