@@ -47,8 +47,8 @@ ARCHITECTURES = {"resnet": _resnet, "convnext": _convnext}
 class Reader(nn.Module):
     """A small CNN with one linear head per attribute.
 
-    `forward` takes (B, 3, 128, 128) in [-1, 1] and returns logits per head; objects are independent (sigmoid), for a
-    picture may hold two.
+    `forward` takes (B, 3, 128, 128) in [-1, 1] and returns logits per head, and the features (B, 224) that the heads
+    read; objects are independent (sigmoid), for a picture may hold two.
     """
 
     def __init__(self, architecture: str = "resnet") -> None:
@@ -59,7 +59,7 @@ class Reader(nn.Module):
 
     def forward(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
         features = self.backbone(pixels).last_hidden_state.mean(dim=(-2, -1))
-        return {name: head(features) for name, head in self.heads.items()}
+        return {name: head(features) for name, head in self.heads.items()} | {"features": features}
 
 
 @dataclass
@@ -71,6 +71,7 @@ class Reading:
     palette: torch.Tensor
     brightness: torch.Tensor
     emotion: torch.Tensor
+    features: torch.Tensor
 
     @property
     def object(self) -> torch.Tensor:
@@ -78,17 +79,25 @@ class Reading:
         return self.objects.argmax(dim=-1)
 
 
+def load_reader(path: Path, architecture: str = "resnet") -> Reader:
+    """A trained reader, ready to read."""
+    reader = Reader(architecture)
+    load_model(reader, path)
+    return reader.eval()
+
+
 @torch.no_grad()
 def read(reader: Reader, images: np.ndarray, batch_size: int = 100) -> Reading:
     """Read (N, 128, 128, 3) uint8 pictures."""
     logits = [reader.eval()(to_tensor(images[i : i + batch_size])) for i in range(0, len(images), batch_size)]
-    joined = {name: torch.cat([part[name] for part in logits]) for name in HEADS}
+    joined = {name: torch.cat([part[name] for part in logits]) for name in (*HEADS, "features")}
     return Reading(
         scene=joined["scene"].argmax(-1),
         objects=joined["objects"],
         palette=joined["palette"].argmax(-1),
         brightness=joined["brightness"].argmax(-1),
         emotion=joined["emotion"].softmax(-1),
+        features=joined["features"],
     )
 
 
@@ -129,11 +138,10 @@ def train_reader(
             every attribute uniformly (the reader).
         augmentation: Applied to half of each batch, such as a VAE's reconstruction.
     """
+    if path.exists():
+        return load_reader(path, architecture)
     torch.manual_seed(seed)
     reader = Reader(architecture)
-    if path.exists():
-        load_model(reader, path)
-        return reader.eval()
     stream = fresh_batches(seed, steps, batch_size, emotional)
 
     def loss_at(step: int) -> torch.Tensor:

@@ -1,0 +1,178 @@
+"""What the mini model can do: understanding on the test split, and generated images before a judge.
+
+    python -m training.evaluate --config training/configs/miniemoset.yaml
+
+Writes `evaluation.json`, `evaluation.md` and `contact_sheet.png`. Settings are chosen with `--split calibration` and
+the development judge; the test split and the final judge, which took no part in training or tuning, are read once.
+Beside UniEmo stand real images, the base model prompted with the emotion's word (a floor), and prompted with captions
+drawn from P(attributes | emotion) (a rival that knows the truth).
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from tqdm import tqdm, trange
+from transformers import CLIPImageProcessorPil
+
+from uniemo_pipelines import UniEmoPipeline, UniEmoUnderstandingModel
+
+from .config import parse
+from .data import EmoSetDataset, EvaluationTransform
+from .judging import Scores, judge_images
+from .metrics import wilson_interval
+from .mini.reader import Reading, load_reader, read
+from .miniemoset.attributes import EMOTIONS, bayes_accuracy, sample_attributes
+from .miniemoset.captions import full_caption
+from .train_baseline import PlainClassifier
+
+CAPTION_SEED = 300  # a stream of attributes of its own
+ROWS = {
+    "real": "real images",
+    "uniemo": "UniEmo",
+    "word": "base model, the emotion's word",
+    "captions": "base model, captions from P(attributes given emotion)",
+}
+
+
+@dataclass(kw_only=True)
+class EvaluationArguments:
+    """What to evaluate, against what, and how many images."""
+
+    data: str = field(metadata={"help": "MiniEmoSet's folder"})
+    base: str = field(metadata={"help": "stock Stable Diffusion folder"})
+    adapter: str = field(metadata={"help": "folder with uniemo_adapter.safetensors and understanding/"})
+    baseline: str = field(metadata={"help": "folder of the backbone fine-tuned without expert queries"})
+    judge: str = field(metadata={"help": "weights of the judge"})
+    judge_architecture: str = field(default="convnext", metadata={"help": "resnet or convnext"})
+    output: str = field(metadata={"help": "folder to write"})
+    split: str = field(default="test", metadata={"help": "test, or calibration to choose settings"})
+    images: int = field(default=250, metadata={"help": "images of each emotion and row"})
+    steps: int = field(default=20, metadata={"help": "denoising steps"})
+    guidance: float = field(default=3.0, metadata={"help": "guidance scale"})
+    variation: float = field(default=1.0, metadata={"help": "emotion_variation of UniEmo"})
+    batch_size: int = 25
+    seed: int = 0
+
+
+@torch.no_grad()
+def understanding(arguments: EvaluationArguments) -> dict[str, dict]:
+    """Accuracy with its 95 % interval, of UniEmo and of the plain backbone, on the whole split."""
+    processor = CLIPImageProcessorPil.from_pretrained(f"{arguments.adapter}/understanding")
+    dataset = EmoSetDataset(arguments.data, arguments.split, EvaluationTransform(processor))
+    models = {
+        "uniemo": UniEmoUnderstandingModel.from_pretrained(f"{arguments.adapter}/understanding").eval(),
+        "baseline": PlainClassifier.from_pretrained(arguments.baseline).eval(),
+    }
+    hits = dict.fromkeys(models, 0)
+    for batch in tqdm(torch.utils.data.DataLoader(dataset, batch_size=100), f"understanding {arguments.split}"):
+        for name, model in models.items():
+            hits[name] += (model(batch["pixel_values"]).logits.argmax(-1) == batch["labels"]).sum().item()
+    count = len(dataset)
+    scores = {n: {"accuracy": h / count, "interval": wilson_interval(h, count), "n": count} for n, h in hits.items()}
+    return scores | {"bayes": {"accuracy": bayes_accuracy()}}
+
+
+def real_readings(arguments: EvaluationArguments, judge: torch.nn.Module) -> tuple[list[Reading], list[Reading]]:
+    """The judge's readings of real images by emotion: the first `images` of each, and all others."""
+    dataset = EmoSetDataset(arguments.data, arguments.split, transform=None)
+    chosen: dict[int, list[int]] = {label: [] for label in range(len(EMOTIONS))}
+    for index, row in enumerate(dataset.rows):
+        chosen[row.label].append(index)
+    first, others = [], []
+    for indices in tqdm(chosen.values(), "real images"):
+        pictures = np.stack([np.asarray(dataset.image(index)) for index in indices])
+        first.append(read(judge, pictures[: arguments.images]))
+        others.append(read(judge, pictures[arguments.images :]))
+    return first, others
+
+
+def generate(pipeline: UniEmoPipeline, row: str, emotion: str, arguments: EvaluationArguments) -> np.ndarray:
+    """Images (N, 128, 128, 3) uint8 of one emotion; image k of an emotion has a seed of its own in every row."""
+    images = []
+    for start in range(0, arguments.images, arguments.batch_size):
+        numbers = range(start, min(start + arguments.batch_size, arguments.images))
+        seeds = [arguments.seed * 10**6 + EMOTIONS.index(emotion) * 10**4 + number for number in numbers]
+        asked = {
+            "uniemo": {"emotion": emotion, "emotion_variation": arguments.variation},
+            "word": {"prompt": emotion},
+            "captions": {"prompt": [truthful_caption(emotion, seed) for seed in seeds]},
+        }[row]
+        if row != "captions":
+            asked["num_images_per_prompt"] = len(seeds)
+        images += pipeline(
+            **asked,
+            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+            num_inference_steps=arguments.steps,
+            guidance_scale=arguments.guidance,
+        ).images
+    return np.stack([np.asarray(image) for image in images])
+
+
+def truthful_caption(emotion: str, seed: int) -> str:
+    """A caption that names attributes drawn from their true distribution given the emotion."""
+    return full_caption(sample_attributes(np.random.default_rng([CAPTION_SEED, seed]), emotion))
+
+
+def contact_sheet(images: list[np.ndarray], columns: int = 8) -> Image.Image:
+    """A row per emotion of the first images of each."""
+    return Image.fromarray(np.concatenate([np.concatenate(list(row[:columns]), axis=1) for row in images]))
+
+
+def generation(arguments: EvaluationArguments, output: Path) -> dict[str, Scores]:
+    """Scores of every row by the judge."""
+    judge = load_reader(Path(arguments.judge), arguments.judge_architecture)
+    real, reference = real_readings(arguments, judge)
+    scores = {"real": judge_images(real, reference)}
+    pipeline = UniEmoPipeline.from_pretrained(arguments.base, safety_checker=None)
+    pipeline.load_uniemo(arguments.adapter)
+    pipeline.set_progress_bar_config(disable=True)
+    for row in ("uniemo", "word", "captions"):
+        images = [
+            generate(pipeline, row, EMOTIONS[label], arguments) for label in trange(len(EMOTIONS), desc=ROWS[row])
+        ]
+        scores[row] = judge_images([read(judge, pictures) for pictures in images], reference)
+        contact_sheet(images).save(output / f"contact_sheet_{row}.png")
+    return scores
+
+
+def table(accuracies: dict[str, dict], scores: dict[str, Scores]) -> str:
+    """Both results as Markdown."""
+    lines = ["| understanding | accuracy | 95 % interval |", "|---|---|---|"]
+    for name, figures in accuracies.items():
+        low, high = figures.get("interval", (figures["accuracy"],) * 2)
+        lines.append(f"| {name} | {figures['accuracy']:.4f} | {low:.4f}-{high:.4f} |")
+    lines += ["", "| images | Emo-A | 95 % interval | Emo-A by Bayes | total variation | scene / object / palette |"]
+    lines[-1] += " coverage |"
+    lines.append("|---|---|---|---|---|---|---|")
+    for row, score in scores.items():
+        parts = " / ".join(f"{value:.3f}" for value in score.variation_by_part.values())
+        interval = "{:.3f}-{:.3f}".format(*score.interval)
+        lines.append(
+            f"| {ROWS[row]} | {score.emotion_accuracy:.3f} | {interval} | {score.bayes_emotion_accuracy:.3f} "
+            f"| {score.total_variation:.3f} | {parts} | {score.coverage:.3f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: EvaluationArguments) -> None:
+    """Evaluate, print the tables, and write them beside the arguments that they came from."""
+    output = Path(arguments.output)
+    output.mkdir(parents=True, exist_ok=True)
+    accuracies = understanding(arguments)
+    scores = generation(arguments, output)
+    content = {
+        "arguments": asdict(arguments),
+        "understanding": accuracies,
+        "generation": {row: asdict(score) for row, score in scores.items()},
+    }
+    (output / "evaluation.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    (output / "evaluation.md").write_text(table(accuracies, scores), encoding="utf-8")
+    print(table(accuracies, scores))
+
+
+if __name__ == "__main__":
+    main(parse(EvaluationArguments, "evaluate"))

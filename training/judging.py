@@ -1,0 +1,92 @@
+"""From a judge's readings of images to scores: emotion, variety of the attributes, coverage."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from .metrics import coverage, total_variation, wilson_interval
+from .mini.reader import HEADS, Reading
+from .miniemoset.attributes import BRIGHTNESSES, PALETTES, Attributes, posterior
+from .miniemoset.objects import OBJECTS
+from .miniemoset.scenes import SCENES
+
+PARTS = ("scene", "object", "palette")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of a set of images, as many of each emotion.
+
+    Attributes:
+        emotion_accuracy: Emo-A, the share of images that the judge takes for their emotion, with `interval` (95 %).
+        bayes_emotion_accuracy: the same by the exact posterior of the emotion given the attributes read.
+        total_variation: mean over emotions and parts of the distance between the read attributes and those read in
+            real images; `variation_by_part` has the mean over emotions.
+        coverage: mean over emotions.
+        accuracy_by_emotion: Emo-A of each emotion, in EmoSet's order.
+    """
+
+    emotion_accuracy: float
+    interval: tuple[float, float]
+    bayes_emotion_accuracy: float
+    total_variation: float
+    variation_by_part: dict[str, float]
+    coverage: float
+    accuracy_by_emotion: list[float]
+    images: int
+
+
+def judge_images(readings: Sequence[Reading], reference: Sequence[Reading]) -> Scores:
+    """Score images by emotion against readings of other, real images by emotion.
+
+    Args:
+        readings: of the images to score, one reading an emotion, in EmoSet's order.
+        reference: of real images, likewise; coverage takes as many of them as there are images to score.
+    """
+    hits = [(reading.emotion.argmax(-1) == label).tolist() for label, reading in enumerate(readings)]
+    total, count = sum(map(sum, hits)), sum(map(len, hits))
+    by_bayes = [bayes_emotions(reading) == label for label, reading in enumerate(readings)]
+    pairs = list(zip(readings, reference, strict=True))
+    by_part = {
+        part: _mean(total_variation(getattr(a, part), getattr(b, part), _sizes(part)) for a, b in pairs)
+        for part in PARTS
+    }
+    return Scores(
+        emotion_accuracy=total / count,
+        interval=wilson_interval(total, count),
+        bayes_emotion_accuracy=torch.cat(by_bayes).float().mean().item(),
+        total_variation=_mean(by_part.values()),
+        variation_by_part=by_part,
+        coverage=_mean(coverage(b.features[: len(a.features)], a.features) for a, b in pairs),
+        accuracy_by_emotion=[sum(row) / len(row) for row in hits],
+        images=count,
+    )
+
+
+def bayes_emotions(reading: Reading) -> torch.Tensor:
+    """The likeliest emotion (N,) of the attributes read, by the world's own probabilities.
+
+    The clearest object counts, and the second clearest where the judge rather sees it than not.
+    """
+    ranked = reading.objects.sort(dim=-1, descending=True)
+    found = []
+    for index in range(len(reading.scene)):
+        seen = 2 if ranked.values[index, 1] > 0 else 1
+        attributes = Attributes(
+            scene=SCENES[reading.scene[index]],
+            objects=tuple(OBJECTS[i] for i in ranked.indices[index, :seen].tolist()),
+            palette=PALETTES[reading.palette[index]],
+            brightness=BRIGHTNESSES[reading.brightness[index]],
+        )
+        found.append(int(posterior(attributes).argmax()))
+    return torch.tensor(found)
+
+
+def _sizes(part: str) -> int:
+    return HEADS["objects" if part == "object" else part]
+
+
+def _mean(values: Iterable[float]) -> float:
+    values = list(values)
+    return sum(values) / len(values)

@@ -1,0 +1,59 @@
+"""Figures for generated images: is the emotion there, and is the variety of the real images there?
+
+Emotion accuracy alone rewards collapse: one picture that every judge takes for awe scores higher than real images do.
+Total variation of what a judge reads in the images, and coverage, stand beside it.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def wilson_interval(hits: int, count: int, z: float = 1.96) -> tuple[float, float]:
+    """The 95 % interval of a proportion (Wilson 1927).
+
+    Raises:
+        ValueError: `count` is not positive, or `hits` is not within 0..count.
+    """
+    if count <= 0 or not 0 <= hits <= count:
+        raise ValueError(f"Expected 0 <= hits <= count and a positive count, found {hits} of {count}.")
+    share = hits / count
+    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    return centre - half, centre + half
+
+
+def total_variation(found: Tensor, reference: Tensor, size: int) -> float:
+    """Total variation distance, 0..1, between two samples of categories.
+
+    Args:
+        found, reference: (N,) and (M,) integers below `size`.
+        size: the number of categories.
+
+    Raises:
+        ValueError: an empty sample.
+    """
+    if not len(found) or not len(reference):
+        raise ValueError(f"Expected two samples, found {len(found)} and {len(reference)} values.")
+    p = torch.bincount(found, minlength=size) / len(found)
+    q = torch.bincount(reference, minlength=size) / len(reference)
+    return 0.5 * (p - q).abs().sum().item()
+
+
+def coverage(real: Tensor, generated: Tensor, neighbours: int = 5) -> float:
+    """Share of real images with a generated one no further than their k-th nearest real neighbour (Naeem et al. 2020).
+
+    Args:
+        real, generated: (N, F) and (M, F) features.
+
+    Raises:
+        ValueError: too few real images for that many neighbours, or no generated one.
+    """
+    if len(real) <= neighbours or not len(generated):
+        raise ValueError(
+            f"Expected over {neighbours} real images and at least one generated, found {len(real)} and "
+            f"{len(generated)}."
+        )
+    radius = torch.cdist(real, real).kthvalue(neighbours + 1, dim=1).values  # the nearest is the image itself
+    return (torch.cdist(real, generated).amin(dim=1) <= radius).float().mean().item()

@@ -1,0 +1,109 @@
+"""The mini CLIP, which knows the world by half: scenes always, objects in half of its captions, palettes never.
+
+A CLIP that knew the world perfectly would leave nothing to understand, and no claim about understanding could show.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTextConfig, CLIPVisionConfig
+
+from ..miniemoset.attributes import Attributes
+from ..miniemoset.captions import SENTENCES, readable
+from ..miniemoset.objects import OBJECTS
+from ..miniemoset.render import IMAGE_SIZE
+from ..miniemoset.scenes import SCENES
+from .corpus import Corpus, to_tensor
+from .loop import train
+from .tokenizer import MAX_LENGTH, make_tokenizer
+
+OBJECT_CAPTIONS = 0.5
+
+
+def new_clip(vocab_size: int, eos_token_id: int) -> CLIPModel:
+    """An untrained CLIP: vision 192 wide, 6 layers, patches of 16; text 128 wide, 3 layers."""
+    vision = CLIPVisionConfig(
+        hidden_size=192,
+        intermediate_size=768,
+        num_hidden_layers=6,
+        num_attention_heads=3,
+        image_size=IMAGE_SIZE,
+        patch_size=16,
+    )
+    text = CLIPTextConfig(
+        vocab_size=vocab_size,
+        hidden_size=128,
+        intermediate_size=512,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        max_position_embeddings=MAX_LENGTH,
+        bos_token_id=eos_token_id - 1,
+        eos_token_id=eos_token_id,
+        pad_token_id=eos_token_id,
+    )
+    return CLIPModel(CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=128))
+
+
+def new_processor() -> CLIPImageProcessorPil:
+    """128 px, values in [-1, 1]: one normalisation for every part of the embedded world."""
+    return CLIPImageProcessorPil(
+        size={"shortest_edge": IMAGE_SIZE},
+        crop_size={"height": IMAGE_SIZE, "width": IMAGE_SIZE},
+        image_mean=[0.5] * 3,
+        image_std=[0.5] * 3,
+    )
+
+
+def clip_caption(attributes: Attributes, rng: np.random.Generator) -> str:
+    """The scene, and in half of the captions the objects; never palette or light."""
+    scene = readable(attributes.scene)
+    if rng.random() >= OBJECT_CAPTIONS:
+        return str(rng.choice([scene, f"a photo of a {scene}"]))
+    objects = " and a ".join(readable(name) for name in attributes.objects)
+    return SENTENCES[rng.integers(len(SENTENCES))].format(scene=scene, objects=objects)
+
+
+def train_clip(
+    corpus: Corpus, folder: Path, *, steps: int, batch_size: int = 64, learning_rate: float = 1e-3
+) -> CLIPModel:
+    """Train a CLIP contrastively on half-telling captions and save it, with tokenizer and processor, to `folder`."""
+    torch.manual_seed(0)
+    tokenizer = make_tokenizer()
+    clip = new_clip(len(tokenizer), tokenizer.eos_token_id)
+
+    def loss_at(step: int) -> torch.Tensor:
+        rng = np.random.default_rng([30, step])
+        chosen = np.sort(rng.integers(len(corpus), size=batch_size))
+        captions = [clip_caption(corpus.attributes(i), rng) for i in chosen]
+        text = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")
+        return clip(**text, pixel_values=to_tensor(corpus.images[chosen]), return_loss=True).loss
+
+    train(
+        nn.ModuleDict({"clip": clip}),
+        loss_at,
+        steps=steps,
+        learning_rate=learning_rate,
+        name="clip",
+        checkpoint=folder.parent / "clip.ckpt",
+    )
+    for part in (clip, tokenizer, new_processor()):
+        part.save_pretrained(folder)
+    return clip
+
+
+@torch.no_grad()
+def zero_shot(clip: CLIPModel, images: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Accuracy of naming scene and first object by the nearest caption, on pictures with one object."""
+    tokenizer, alone = make_tokenizer(), labels[:, 2] < 0
+    images, labels = images[alone], labels[alone]
+    pixels = to_tensor(images).split(100)
+    features = torch.cat([clip.get_image_features(part).pooler_output for part in pixels])
+    result = {}
+    for column, (part, names) in enumerate({"scene": SCENES, "object": OBJECTS}.items()):
+        prompts = [f"a photo of a {readable(name)}" for name in names]
+        text = clip.get_text_features(**tokenizer(prompts, padding="max_length", return_tensors="pt")).pooler_output
+        found = (features @ nn.functional.normalize(text, dim=-1).T).argmax(dim=-1)
+        result[part] = (found == torch.from_numpy(labels[:, column].astype(np.int64))).float().mean().item()
+    return result
