@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from transformers import BaseImageProcessor, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from .images_uniemo import open_image
+from .images_uniemo import as_rgb, open_image
 
 ImageInput = Image.Image | str | os.PathLike[str]
 
@@ -45,7 +45,7 @@ def image_list(images: ImageInput | Sequence[ImageInput]) -> list[Image.Image]:
 
 def _opened(image: ImageInput) -> Image.Image:
     if isinstance(image, Image.Image):
-        return ImageOps.exif_transpose(image).convert("RGB")
+        return as_rgb(image)
     if isinstance(image, (str, os.PathLike)):
         return open_image(image)
     raise TypeError(f"Expected a PIL image or the path of one, found {type(image).__name__}.")

@@ -33,9 +33,9 @@ def train(
         ema_decay: Decay of the average of the weights, warmed up.
     """
     parameters = [parameter for parameter in modules.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, betas=(0.9, 0.99), weight_decay=weight_decay)
+    optimizer = torch.optim.AdamW(parameters, learning_rate, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True)
     schedule = get_cosine_schedule_with_warmup(optimizer, warmup, steps)
-    average = EMAModel(parameters, decay=ema_decay, use_ema_warmup=True, power=0.75)
+    average = EMAModel(parameters, decay=ema_decay, use_ema_warmup=True, power=0.75, foreach=True)
     parts = {"modules": modules, "optimizer": optimizer, "schedule": schedule, "average": average}
     start = _resume(checkpoint, parts) if checkpoint else 0
     modules.train()

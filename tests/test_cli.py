@@ -1,0 +1,282 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+from diffusers import StableDiffusionPipeline
+from PIL import Image
+from typer.testing import CliRunner
+
+from uniemo_pipelines import EMOTIONS, __version__, embedded
+from uniemo_pipelines.cli import app
+from uniemo_pipelines.loaders_uniemo import write_adapter
+
+SIDE = 32
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny_embedded_model(tmp_path_factory):
+    """Random weights in the embedded model's layout take its place."""
+    folder = tmp_path_factory.mktemp("mini")
+    StableDiffusionPipeline(**tiny.stable_diffusion()).save_pretrained(folder / "stable-diffusion")
+    understanding = tiny.save_understanding(folder / "understanding")
+    write_adapter(folder / "uniemo_adapter.safetensors", tiny.fusion(), understanding=understanding)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(embedded, "FOLDER", folder)
+        patch.setattr(embedded, "STABLE_DIFFUSION", folder / "stable-diffusion")
+        patch.setattr(embedded, "ADAPTER", folder / "uniemo_adapter.safetensors")
+        patch.setattr(embedded, "UNDERSTANDING", folder / "understanding")
+        yield
+
+
+@pytest.fixture
+def uniemo(tmp_path, monkeypatch):
+    """Runs the command line in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def photo(tmp_path) -> Path:
+    path = tmp_path / "photo.jpg"
+    noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    return path
+
+
+def generate(uniemo, *arguments):
+    result = uniemo("generate", *arguments, "--steps", "1")
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def assert_refused(result, *words: str) -> None:
+    """Exit code 2, one line on stderr with these words, nothing on stdout."""
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    assert len(result.stderr.strip().splitlines()) == 1, result.stderr
+    for word in words:
+        assert word in result.stderr
+
+
+def pixels(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path))
+
+
+def test_an_emotion_gives_four_images_in_a_grid(uniemo, tmp_path):
+    result = generate(uniemo, "awe", "--out", "awe.png", "--seed", "1")
+    assert result.stdout.split() == ["awe.png"]
+    assert "4 images" in result.stderr and "seed 1" in result.stderr
+    width, height = Image.open(tmp_path / "awe.png").size
+    assert 2 * SIDE <= width == height < 3 * SIDE
+
+
+def test_the_seed_decides_and_image_k_can_be_made_alone(uniemo, tmp_path):
+    generate(uniemo, "awe", "--seed", "1", "--separate", "--num", "3", "--out", "awe.png")
+    generate(uniemo, "awe", "--seed", "3", "--num", "1", "--out", "third.png")
+    generate(uniemo, "awe", "--seed", "4", "--num", "1", "--out", "fourth.png")
+    assert not (tmp_path / "awe.png").exists()
+    third = pixels(tmp_path / "awe-3.png").astype(int)
+    assert abs(third - pixels(tmp_path / "third.png")).max() <= 1  # batches of other sizes round differently
+    assert abs(third - pixels(tmp_path / "fourth.png")).max() > 1
+
+
+def test_all_emotions_on_one_sheet(uniemo, tmp_path):
+    generate(uniemo, "all", "--num", "2", "--out", "emotions.png")
+    width, height = Image.open(tmp_path / "emotions.png").size
+    assert height >= 8 * SIDE and width >= 2 * SIDE
+
+
+def test_all_emotions_separately(uniemo, tmp_path):
+    generate(uniemo, "a street", "--emotion", "all", "--num", "1", "--separate", "--out", "street.png")
+    assert {path.name for path in tmp_path.iterdir()} == {f"street-{emotion}-1.png" for emotion in EMOTIONS}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("a photo of a <awe> street",),
+        ("a street at dawn", "--emotion", "awe"),
+        ("a <emotion> street", "--emotion", "amusement=0.6,fear=0.4"),
+        ("amusement=0.6,fear=0.4",),
+    ],
+)
+def test_every_way_to_ask(uniemo, tmp_path, arguments):
+    """Each gives other images than the prompt or the emotion alone."""
+    generate(uniemo, *arguments, "--seed", "1", "--num", "1", "--out", "asked.png")
+    generate(uniemo, "a street at dawn", "--seed", "1", "--num", "1", "--out", "plain.png")
+    generate(uniemo, "awe", "--seed", "1", "--num", "1", "--out", "awe.png")
+    asked = pixels(tmp_path / "asked.png")
+    assert (asked != pixels(tmp_path / "plain.png")).any()
+    assert (asked != pixels(tmp_path / "awe.png")).any()
+
+
+def test_repeated_emotions_are_fused(uniemo, tmp_path):
+    common = ("a street", "--seed", "1", "--num", "1")
+    generate(uniemo, *common, "--emotion", "amusement=3", "--emotion", "fear", "--out", "repeated.png")
+    generate(uniemo, *common, "--emotion", "amusement=0.75,fear=0.25", "--out", "listed.png")
+    assert (pixels(tmp_path / "repeated.png") == pixels(tmp_path / "listed.png")).all()
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("--variation", "0"),
+        ("--scale", "0.3"),
+        ("--scene-scale", "0"),
+        ("--object-scale", "9"),
+        ("--negative-emotion", "fear"),
+    ],
+)
+def test_every_knob_changes_the_image(uniemo, tmp_path, option):
+    generate(uniemo, "awe", "--seed", "1", "--num", "1", "--out", "plain.png")
+    generate(uniemo, "awe", "--seed", "1", "--num", "1", "--out", "turned.png", *option)
+    assert (pixels(tmp_path / "plain.png") != pixels(tmp_path / "turned.png")).any()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("awee",), ("awee", "Did you mean 'awe'?")),
+        (("joy",), ("joy", "amusement, awe")),
+        (("a street", "--emotion", "sadnes"), ("Did you mean 'sadness'?",)),
+        (("a street", "--emotion", "awe=-1,fear=2"), ("at least 0", "awe")),
+        (("a street", "--emotion", "awe=0"), ("sum",)),
+        (("a street", "--emotion", "awe=much"), ("number after 'awe='", "much")),
+        (("a street", "--emotion", "awe,fear,awe"), ("awe twice",)),
+        (("awe", "--negative-emotion", "feer"), ("Did you mean 'fear'?",)),
+        (("a <emotion> street",), ("<emotion>",)),
+        (("a <amusment> street",), ("<amusement>",)),
+        (("",), ("empty",)),
+        (("awe", "--device", "abacus"), ("abacus",)),
+        (("awe", "--variation", "2"), ("--variation",)),
+        (("awe", "--num", "none"), ("--num",)),
+        (("awe", "--out", "missing/awe.png"), ("no folder missing",)),
+        (("awe", "--out", "awe.doc"), (".doc",)),
+        (("awe", "--out", "."), ("folder",)),
+        (("awe", "--model", "./nowhere"), ("./nowhere",)),
+        (("awe", "--adapter", "nowhere.safetensors"), ("nowhere.safetensors",)),
+    ],
+)
+def test_bad_requests_are_refused_in_one_line(uniemo, tmp_path, arguments, words):
+    (tmp_path / "uniemo.png").write_bytes(b"what was there before")
+    assert_refused(uniemo("generate", *arguments), *words)
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"what was there before"]
+
+
+@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_refuses_files_is_named(uniemo, tmp_path):
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o500)
+    assert_refused(uniemo("generate", "awe", "--out", locked / "awe.png"), "locked", "Permission denied")
+
+
+def test_a_failed_write_leaves_the_old_file(uniemo, tmp_path, monkeypatch):
+    def full_disk(*_: object, **__: object) -> None:
+        (tmp_path / f".awe.{os.getpid()}.png").write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / "awe.png").write_bytes(b"what was there before")
+    monkeypatch.setattr(Image.Image, "save", full_disk)
+    result = uniemo("generate", "awe", "--steps", "1", "--num", "1", "--out", "awe.png")
+    assert_refused(result, "No space left")
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"what was there before"]
+
+
+def test_understand_prints_emotion_shares_and_attributes(uniemo, photo):
+    result = uniemo("understand", photo)
+    assert result.exit_code == 0, result.output
+    for word in (*EMOTIONS, "positive", "negative", "nearest scenes", "nearest objects", "photo.jpg"):
+        assert word in result.stdout
+
+
+def test_understand_json(uniemo, photo, tmp_path):
+    second = tmp_path / "second.png"
+    Image.new("RGBA", (500, 20), (0, 0, 255, 90)).save(second)
+    result = uniemo("understand", photo, second, "--json")
+    assert result.exit_code == 0, result.output
+    first, other = json.loads(result.stdout)
+    assert (first["file"], other["file"]) == (str(photo), str(second))
+    assert tuple(first["probabilities"]) == EMOTIONS
+    assert sum(first["probabilities"].values()) == pytest.approx(1)
+    assert first["emotion"] == max(first["probabilities"], key=first["probabilities"].get)
+    positive = sum(first["probabilities"][emotion] for emotion in EMOTIONS[:4])
+    assert first["polarity"] == pytest.approx({"positive": positive, "negative": 1 - positive})
+    for kind in ("scenes", "objects"):
+        scores = [entry["score"] for entry in first[kind]]
+        assert scores and scores == sorted(scores, reverse=True)
+    assert first["probabilities"] != other["probabilities"]
+
+
+def test_explain_draws_an_overlay_a_photo(uniemo, photo, tmp_path):
+    assert uniemo("understand", photo, "--explain", "overlay.png").exit_code == 0
+    width, height = Image.open(tmp_path / "overlay.png").size
+    assert width > 2 * height * 0.99
+    assert uniemo("understand", photo, photo, "--explain", "many.png").exit_code == 0
+    assert (pixels(tmp_path / "many-1.png") == pixels(tmp_path / "many-2.png")).all()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"), [(b"dear diary", "expected a picture"), (b"", "empty file"), (None, "no such file")]
+)
+def test_understand_names_the_file_that_is_no_picture(uniemo, photo, tmp_path, content, words):
+    bad = tmp_path / "bad.jpg"
+    if content is not None:
+        bad.write_bytes(content)
+    assert_refused(uniemo("understand", photo, bad, "--explain", "o.png"), "bad.jpg", words)
+    assert not list(tmp_path.glob("o*.png"))
+
+
+def test_understand_refuses_an_overlay_that_cannot_be_written(uniemo, photo):
+    assert_refused(uniemo("understand", photo, "--explain", "missing/o.png"), "no folder missing")
+
+
+def test_understand_names_a_model_that_is_not_there(uniemo, photo):
+    assert_refused(uniemo("understand", photo, "--model", "./nowhere"), "./nowhere")
+
+
+def test_info_tells_versions_and_sizes(uniemo):
+    result = uniemo("info")
+    assert result.exit_code == 0, result.output
+    for word in (__version__, "torch", "diffusers", str(embedded.FOLDER), "unet", "understanding", "MB", "scenes"):
+        assert word in result.stdout
+
+
+def test_a_missing_embedded_model_is_said(uniemo, photo, tmp_path, monkeypatch):
+    monkeypatch.setattr(embedded, "STABLE_DIFFUSION", tmp_path / "gone")
+    monkeypatch.setattr(embedded, "UNDERSTANDING", tmp_path / "gone")
+    assert_refused(uniemo("generate", "awe"), "embedded model is missing")
+    assert_refused(uniemo("understand", photo), "embedded model is missing")
+
+
+def run_alone(*arguments: str, cwd: Path, program: str = "from uniemo_pipelines.cli import main; main()"):
+    """A fresh process, as a user's shell starts it."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, "-c", program, *arguments]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_help_and_version_do_not_wait_for_torch(tmp_path):
+    program = "import sys; from uniemo_pipelines import cli; print({'torch', 'diffusers', 'numpy'} & set(sys.modules))"
+    assert run_alone(cwd=tmp_path, program=program).stdout.strip() == "set()"
+    shown = run_alone("--help", cwd=tmp_path)
+    assert shown.returncode == 0 and "generate" in shown.stdout and "understand" in shown.stdout
+    assert run_alone("--version", cwd=tmp_path).stdout.strip() == f"uniemo {__version__}"
+
+
+@pytest.mark.slow
+def test_a_fresh_process_keeps_the_libraries_quiet(tmp_path):
+    folder = embedded.FOLDER
+    arguments = ("generate", "awe", "--steps", "2", "--seed", "1", "--out", "awe.png")
+    models = ("--model", str(folder / "stable-diffusion"), "--adapter", str(folder / "uniemo_adapter.safetensors"))
+    made = run_alone(*arguments, *models, cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    assert made.stdout == "awe.png\n"
+    assert len(made.stderr.strip().splitlines()) == 1, made.stderr
+    refused = run_alone("generate", "awee", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert len(refused.stderr.strip().splitlines()) == 1 and "Did you mean 'awe'?" in refused.stderr

@@ -1,0 +1,433 @@
+"""The command line `uniemo`: generate, understand, info.
+
+Nothing heavy is imported before a command runs, so that `uniemo --help` answers at once.
+"""
+
+import json
+import logging
+import os
+import random
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from typer.core import TyperGroup
+from typer.exceptions import TyperException
+
+from . import __version__, embedded
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+    from transformers import CLIPImageProcessorPil
+
+    from .modeling_uniemo import UniEmoUnderstandingModel
+    from .pipeline_uniemo import UniEmoPipeline
+    from .understanding_uniemo import ImageUnderstanding
+
+STOCK_GUIDANCE = 7.5
+ALL = "all"
+NEAREST = 3
+
+_errors = Console(stderr=True)
+
+Emotion = str | Mapping[str, float]
+
+
+class OneLineErrors(TyperGroup):
+    """What goes wrong with a user's input is one line on stderr and exit code 2, never a traceback."""
+
+    def invoke(self, ctx: typer.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # the reader of our output left; typer ends quietly
+            raise
+        except TyperException as error:  # an unknown option, a value out of range
+            message = f"{error.format_message().rstrip('.')}; --help tells more."
+        except (ValueError, OSError) as error:
+            message = str(error)
+        typer.echo(f"Error: {' '.join(message.split())}", err=True)
+        raise typer.Exit(2)
+
+
+app = typer.Typer(
+    cls=OneLineErrors,
+    help="Images that evoke an emotion, and the emotions that images evoke.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"uniemo {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and leave.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def generate(
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="EMOTION|PROMPT",
+            help="An emotion (awe), a fusion (amusement=0.6,fear=0.4), 'all' for a sheet of the eight, or a prompt, "
+            "with emotion tokens such as <awe> in it or with --emotion beside it.",
+        ),
+    ],
+    emotion: Annotated[
+        list[str] | None,
+        typer.Option("--emotion", "-e", help="Emotion, fusion or 'all' for a prompt. May be repeated to fuse."),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Picture file to write.")] = Path("uniemo.png"),
+    num: Annotated[int, typer.Option("--num", "-n", min=1, help="Images (of each emotion with 'all').")] = 4,
+    separate: Annotated[bool, typer.Option("--separate", help="One file each: awe-1.png, awe-2.png, ...")] = False,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, help="Image k comes from seed + k - 1, whatever --num. Random if not given."),
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Denoising steps.")] = 25,
+    guidance: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help=f"Guidance scale; {embedded.GUIDANCE:g} with the embedded model, else {STOCK_GUIDANCE:g}."
+        ),
+    ] = None,
+    variation: Annotated[
+        float, typer.Option(min=0, max=1, help="From the emotion's mean (0) to its variety (1).")
+    ] = 1,
+    scale: Annotated[float, typer.Option(min=0, help="Strength of the emotion; 0 leaves it out.")] = 1,
+    scene_scale: Annotated[float, typer.Option(min=0, help="Strength of the emotion's scenes.")] = 1,
+    object_scale: Annotated[float, typer.Option(min=0, help="Strength of the emotion's objects.")] = 1,
+    negative_emotion: Annotated[str | None, typer.Option(help="Emotion or fusion to stay away from.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Stable Diffusion folder or Hub repository instead of the embedded model.")
+    ] = None,
+    adapter: Annotated[
+        str | None, typer.Option(help="UniEmo adapter file, folder or Hub repository instead of the embedded one.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps, ...")] = "auto",
+) -> None:
+    """Generate images that evoke an emotion.
+
+    uniemo generate awe --out awe.png --seed 1
+
+    uniemo generate all --out emotions.png
+
+    uniemo generate "a photo of a <awe> street"
+
+    uniemo generate "a street at dawn" --emotion amusement=0.6,fear=0.4
+    """
+    from . import drawing
+
+    drawing.check_writable(out)
+    _quiet()
+    prompt, emotions = _request(what, emotion)
+    negative = None if negative_emotion is None else _emotion(negative_emotion)
+    _check_spelling(prompt, [*emotions.values(), negative])
+    seed = random.randrange(2**31) if seed is None else seed
+    options = {
+        "num_inference_steps": steps,
+        "guidance_scale": guidance if guidance is not None else STOCK_GUIDANCE if model else embedded.GUIDANCE,
+        "emotion_variation": variation,
+        "emotion_scale": scale,
+        "scene_scale": scene_scale,
+        "object_scale": object_scale,
+        "negative_emotion": negative,
+    }
+    # A download shows its own bars, which a spinner would tear apart.
+    with nullcontext() if model or adapter else _errors.status("loading the model"):
+        pipe = _load_pipeline(model, adapter, device)
+    rows = {}
+    with _progress(total=len(emotions) * steps) as advance:
+        for name, one in emotions.items():
+            advance(0, name or "generating")
+            rows[name] = _images(pipe, prompt, one, range(seed, seed + num), advance, options)
+    for path, image in _files(rows, out, separate).items():
+        drawing.write_image(image, path)
+        typer.echo(path)
+    width, height = next(iter(rows.values()))[0].size
+    _errors.print(f"{num * len(rows)} images of {width}x{height}, seed {seed}", highlight=False)
+
+
+@app.command()
+def understand(
+    photos: Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="Picture files of any kind.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable: a JSON list, one entry a photo.")] = False,
+    explain: Annotated[
+        Path | None,
+        typer.Option(help="Write where the scene queries (left) and the object queries (right) look in the photo."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Understanding model: folder or Hub repository, not the embedded one.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps, ...")] = "auto",
+) -> None:
+    """Tell which emotions photos evoke, and through which scenes and objects.
+
+    uniemo understand photo.jpg --explain overlay.png
+    """
+    from . import drawing
+    from .images_uniemo import open_image
+
+    overlays = _overlay_files(explain, len(photos))
+    for photo, overlay in zip(photos, overlays, strict=True):  # all of them, before the slow part
+        open_image(photo)
+        if overlay is not None:
+            drawing.check_writable(overlay)
+    _quiet()
+    from .understanding_uniemo import understand_images
+
+    network, processor = _load_understanding(model, device)
+    results = []
+    for photo, overlay in zip(photos, overlays, strict=True):
+        image = open_image(photo)
+        [result] = understand_images(network, processor, image, NEAREST, attention_maps=explain is not None)
+        results.append(_plain_values(photo, result))
+        if not as_json:
+            _print_result(results[-1])
+        if overlay is not None:
+            share = processor.crop_size["height"] / processor.size["shortest_edge"]
+            maps = (result.scene_attention.numpy(), result.object_attention.numpy())
+            square = drawing.middle_square(image, share)
+            drawing.write_image(drawing.grid([drawing.overlay(square, one) for one in maps]), overlay)
+    if as_json:
+        typer.echo(json.dumps(results, indent=2, ensure_ascii=False))
+
+
+@app.command()
+def info() -> None:
+    """Show versions, and what the embedded model is made of."""
+    versions = {package: metadata.version(package) for package in ("torch", "diffusers", "transformers", "peft")}
+    found = "" if embedded.FOLDER.is_dir() else "missing: "
+    lines = {"uniemo": __version__, **versions, "embedded model": f"{found}{embedded.FOLDER}"}
+    lines |= {f"  {name}": f"{size / 1e6:5.1f} MB  {text}" for name, size, text in _components()}
+    for name, text in lines.items():
+        typer.echo(f"{name:<32}{text}")
+
+
+def _request(what: str, emotion: list[str] | None) -> tuple[str | None, dict[str, Emotion | None]]:
+    """What was asked for: the prompt, if any, and the emotions to draw by the name of their row."""
+    from .fusion_uniemo import EMOTIONS
+
+    if not what.strip():
+        raise ValueError("expected an emotion or a prompt, found an empty text.")
+    words = what.split()
+    if emotion is None and (len(words) > 1 or "<" in what):
+        return what, {"": None}
+    prompt, text = (what, ",".join(emotion)) if emotion is not None else (None, what)
+    if text.strip().lower() == ALL:
+        return prompt, {name: name for name in EMOTIONS}
+    return prompt, {text: _emotion(text)}
+
+
+def _emotion(text: str) -> Emotion:
+    """`awe` as it is; `amusement=0.6,fear=0.4` as a dict, names without a weight counting 1."""
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) == 1 and "=" not in text:
+        return parts[0]
+    weights: dict[str, float] = {}
+    for part in parts:
+        name, equals, weight = (piece.strip() for piece in part.partition("="))
+        if name in weights:
+            raise ValueError(f"expected each emotion once in '{text}', found {name} twice.")
+        try:
+            weights[name] = float(weight) if equals else 1.0
+        except ValueError:
+            raise ValueError(f"expected a number after '{name}=', found '{weight}'.") from None
+    return weights
+
+
+def _check_spelling(prompt: str | None, emotions: list[Emotion | None]) -> None:
+    """Raises ValueError for what the pipeline would refuse only after it was loaded, or would only warn of."""
+    from .prompting_uniemo import emotion_weights, misspelt_tokens
+
+    for emotion in emotions:
+        if emotion is not None:
+            emotion_weights(emotion)
+    for found, near in misspelt_tokens(prompt or "").items():
+        raise ValueError(f"expected an emotion token in the prompt, found '{found}'. Did you mean '{near}'?")
+
+
+def _load_pipeline(model: str | None, adapter: str | None, device: str) -> "UniEmoPipeline":
+    import torch
+
+    from .pipeline_uniemo import UniEmoPipeline
+
+    where = _device(device)
+    dtype = torch.float16 if where.type == "cuda" else torch.float32
+    pipe = UniEmoPipeline.from_pretrained(model or embedded.existing(embedded.STABLE_DIFFUSION), dtype=dtype)
+    pipe.load_uniemo(adapter or embedded.existing(embedded.ADAPTER))
+    pipe.set_progress_bar_config(disable=True)
+    return pipe.to(where)
+
+
+def _load_understanding(model: str | None, device: str) -> "tuple[UniEmoUnderstandingModel, CLIPImageProcessorPil]":
+    import torch
+    from transformers import CLIPImageProcessorPil
+
+    from .modeling_uniemo import UniEmoUnderstandingModel
+
+    where = model or embedded.existing(embedded.UNDERSTANDING)
+    network = UniEmoUnderstandingModel.from_pretrained(where, dtype=torch.float32)
+    return network.eval().to(_device(device)), CLIPImageProcessorPil.from_pretrained(where)
+
+
+def _images(
+    pipe: "UniEmoPipeline",
+    prompt: str | None,
+    emotion: Emotion | None,
+    seeds: range,
+    advance: Callable[[int], None],
+    options: dict[str, Any],
+) -> list["Image.Image"]:
+    """One image a seed."""
+    import torch
+
+    def on_step_end(_pipe: object, _step: int, _timestep: object, kwargs: dict[str, Any]) -> dict[str, Any]:
+        advance(1)
+        return kwargs
+
+    return pipe(
+        prompt,
+        emotion=emotion,
+        num_images_per_prompt=len(seeds),
+        generator=[torch.Generator().manual_seed(seed) for seed in seeds],  # on the CPU: the same on any device
+        callback_on_step_end=on_step_end,
+        **options,
+    ).images
+
+
+def _files(rows: dict[str, list["Image.Image"]], out: Path, separate: bool) -> dict[Path, "Image.Image"]:
+    """The files to write: one grid or labelled sheet, or one file an image."""
+    from . import drawing
+
+    if not separate:
+        return {out: drawing.grid(next(iter(rows.values()))) if len(rows) == 1 else drawing.sheet(rows)}
+    return {
+        drawing.numbered(drawing.numbered(out, name) if len(rows) > 1 else out, index): image
+        for name, images in rows.items()
+        for index, image in enumerate(images, 1)
+    }
+
+
+def _overlay_files(explain: Path | None, photos: int) -> list[Path | None]:
+    from . import drawing
+
+    if explain is None or photos == 1:
+        return [explain] * photos
+    return [drawing.numbered(explain, index) for index in range(1, photos + 1)]
+
+
+def _plain_values(photo: Path, result: "ImageUnderstanding") -> dict[str, Any]:
+    """What `--json` prints."""
+    positive = sum(list(result.probabilities.values())[:4])
+    return {
+        "file": str(photo),
+        "emotion": result.label,
+        "probabilities": result.probabilities,
+        "polarity": {"positive": positive, "negative": 1 - positive},
+        "scenes": [{"name": name, "score": score} for name, score in result.scenes],
+        "objects": [{"name": name, "score": score} for name, score in result.objects],
+    }
+
+
+def _print_result(result: dict[str, Any]) -> None:
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console.print(f"{result['file']}: {result['emotion']}", style="bold")
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, share in {**result["probabilities"], **result["polarity"]}.items():
+        if name == "positive":
+            table.add_row()
+        table.add_row(name, "█" * round(share * 30) or "▏", f"{share:6.1%}")
+    console.print(table)
+    for kind in ("scenes", "objects"):
+        nearest = ", ".join(f"{entry['name']} {entry['score']:.2f}" for entry in result[kind])
+        console.print(f"nearest {kind}: {nearest or 'the model names none'}")
+
+
+def _components() -> Iterator[tuple[str, int, str]]:
+    """Name, bytes and a few words on each part of the embedded model that is there."""
+    words: dict[str, Callable[[dict[str, Any]], str]] = {
+        "stable-diffusion/unet": lambda c: f"channels {c['block_out_channels']}, latents {c['sample_size']} px",
+        "stable-diffusion/vae": lambda c: f"channels {c['block_out_channels']}",
+        "stable-diffusion/text_encoder": lambda c: f"width {c['hidden_size']}, {c['num_hidden_layers']} layers",
+        "understanding": lambda c: (
+            f"ViT width {c['vision_config']['hidden_size']}, {c['vision_config']['num_hidden_layers']} layers, "
+            f"{c['num_scene_queries']} + {c['num_object_queries']} queries, "
+            f"{len(c['scenes'])} scenes, {len(c['objects'])} objects"
+        ),
+    }
+    for name, describe in words.items():
+        folder = embedded.FOLDER / name
+        if (folder / "config.json").is_file():
+            size = sum(file.stat().st_size for file in folder.iterdir())
+            yield name, size, describe(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    if embedded.ADAPTER.is_file():
+        yield embedded.ADAPTER.name, embedded.ADAPTER.stat().st_size, "mappers, attribute bases, emotion space"
+
+
+def _device(name: str) -> "torch.device":
+    """Raises ValueError where this machine has no such device."""
+    import torch
+
+    if name == "auto":
+        accelerator = torch.accelerator.current_accelerator(check_available=True)
+        return accelerator or torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise ValueError(f"expected a device that this machine has (cpu, cuda, ...), found '{name}'.") from None
+    return device
+
+
+def _quiet() -> None:
+    """Keeps the libraries' notices off the user's screen; errors still come through."""
+    warnings.simplefilter("ignore")
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
+    for library in ("TRANSFORMERS", "DIFFUSERS"):
+        os.environ.setdefault(f"{library}_VERBOSITY", "error")
+    from diffusers.utils import logging as diffusers_logging
+    from huggingface_hub.utils import enable_progress_bars
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()  # of reading files; this hides downloads too,
+    enable_progress_bars()  # which a user wants to see
+    diffusers_logging.disable_progress_bar()
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[..., None]]:
+    """A bar on stderr that goes when it is done; yields `advance(steps, new_description)`."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=_errors, transient=True) as bar:
+        task = bar.add_task("", total=total)
+
+        def advance(steps: int, text: str | None = None) -> None:
+            bar.update(task, advance=steps, description=text)
+
+        yield advance

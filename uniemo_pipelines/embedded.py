@@ -1,0 +1,22 @@
+"""Where the small model that travels with the package is; how it was made and what it can do is in model_card.md."""
+
+from pathlib import Path
+
+FOLDER = Path(__file__).parent / "mini"
+STABLE_DIFFUSION = FOLDER / "stable-diffusion"
+ADAPTER = FOLDER / "uniemo_adapter.safetensors"
+UNDERSTANDING = FOLDER / "understanding"
+
+GUIDANCE = 3.0
+"""Guidance scale that suits it; chosen on its validation data."""
+
+
+def existing(path: Path) -> str:
+    """The path as text.
+
+    Raises:
+        ValueError: an installation without the model, such as a checkout in which it was not made yet.
+    """
+    if not path.exists():
+        raise ValueError(f"the embedded model is missing at {path}: install the package again, or name another model.")
+    return str(path)

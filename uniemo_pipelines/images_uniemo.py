@@ -1,0 +1,88 @@
+"""Opening any picture file as RGB."""
+
+import os
+import warnings
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+# Pillow's 16- and 32-bit grayscale modes; its own conversion to 8 bits clips instead of scaling.
+_DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+
+
+def open_image(file: str | os.PathLike[str] | BinaryIO) -> Image.Image:
+    """Reads a picture of any mode and size as an upright RGB image.
+
+    The EXIF orientation is applied, deep grayscale is scaled to 8 bits, transparency is laid over white, of an
+    animation the first frame is taken.
+
+    Args:
+        file: a path, or a file opened for reading bytes.
+
+    Raises:
+        ValueError: the file cannot be read, is no picture, is cut short, or unpacks to more pixels than Pillow's
+            `Image.MAX_IMAGE_PIXELS` allows; one line that names the file.
+    """
+    name = _name(file)
+    try:
+        with warnings.catch_warnings():
+            # Pillow only warns up to twice its limit; a picture of that size would already take gigabytes here.
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            warnings.filterwarnings("ignore", category=UserWarning)  # harmless oddities such as corrupt EXIF blocks
+            with Image.open(file) as image:
+                image.load()
+                return as_rgb(image)
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        limit = Image.MAX_IMAGE_PIXELS or 0
+        raise ValueError(f"{name}: the picture has more than {limit:,} pixels; scale it down first.") from None
+    except UnidentifiedImageError:
+        raise ValueError(f"{name}: expected a picture (JPEG, PNG, WebP, ...), found {_content(file)}.") from None
+    except OSError as error:
+        raise ValueError(f"{name}: {_reason(error)}.") from None
+    except Exception as error:  # what Pillow's decoders raise on damaged data depends on the format
+        raise ValueError(f"{name}: the picture is damaged ({_first_line(error)}).") from None
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """What `open_image` does with an image that is open already."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode in _DEEP_MODES:
+        return _deep_to_rgb(image)
+    if image.has_transparency_data:
+        pixels = image.convert("RGBA")
+        white = Image.new("RGBA", pixels.size, "white")
+        return Image.alpha_composite(white, pixels).convert("RGB")
+    return image.convert("RGB")
+
+
+def _deep_to_rgb(image: Image.Image) -> Image.Image:
+    """Scales grayscale of more than 8 bits: integers by 16 bits' range, wider values by their own."""
+    values = np.asarray(image, dtype=np.float64)
+    values = np.nan_to_num(values, posinf=0.0, neginf=0.0)
+    low, high = 0.0, 65535.0
+    if image.mode == "F" or values.min() < low or values.max() > high:
+        low, high = values.min(), values.max()
+    scaled = (values - low) / max(high - low, np.finfo(np.float64).tiny) * 255.0
+    return Image.fromarray(scaled.round().astype(np.uint8)).convert("RGB")
+
+
+def _name(file: str | os.PathLike[str] | BinaryIO) -> str:
+    return str(getattr(file, "name", "the file")) if hasattr(file, "read") else os.fspath(file)
+
+
+def _content(file: str | os.PathLike[str] | BinaryIO) -> str:
+    if not hasattr(file, "read") and Path(file).stat().st_size == 0:
+        return "an empty file"
+    return "something else"
+
+
+def _reason(error: OSError) -> str:
+    if error.strerror:
+        return error.strerror[0].lower() + error.strerror[1:]
+    return f"the picture is damaged or cut short ({_first_line(error)})"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__
