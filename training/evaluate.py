@@ -27,6 +27,7 @@ from .metrics import wilson_interval
 from .mini.reader import Reading, load_reader, read
 from .miniemoset.attributes import EMOTIONS, bayes_accuracy, sample_attributes
 from .miniemoset.captions import full_caption
+from .sampling import sample_pictures
 from .train_baseline import PlainClassifier
 
 CAPTION_SEED = 300  # a stream of attributes of its own
@@ -91,25 +92,22 @@ def real_readings(arguments: EvaluationArguments, judge: torch.nn.Module) -> tup
 
 
 def generate(pipeline: UniEmoPipeline, row: str, emotion: str, arguments: EvaluationArguments) -> np.ndarray:
-    """Images (N, 128, 128, 3) uint8 of one emotion; image k of an emotion has a seed of its own in every row."""
-    images = []
-    for start in range(0, arguments.images, arguments.batch_size):
-        numbers = range(start, min(start + arguments.batch_size, arguments.images))
-        seeds = [arguments.seed * 10**6 + EMOTIONS.index(emotion) * 10**4 + number for number in numbers]
-        asked = {
-            "uniemo": {"emotion": emotion, "emotion_variation": arguments.variation},
-            "word": {"prompt": emotion},
-            "captions": {"prompt": [truthful_caption(emotion, seed) for seed in seeds]},
-        }[row]
-        if row != "captions":
-            asked["num_images_per_prompt"] = len(seeds)
-        images += pipeline(
-            **asked,
-            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-            num_inference_steps=arguments.steps,
-            guidance_scale=arguments.guidance,
-        ).images
-    return np.stack([np.asarray(image) for image in images])
+    """Images (N, 128, 128, 3) uint8 of one emotion; image k of an emotion has the same seed in every row."""
+    first = arguments.seed * 10**6 + EMOTIONS.index(emotion) * 10**4
+    seeds = range(first, first + arguments.images)
+    asked = {
+        "uniemo": {"emotion": emotion, "emotion_variation": arguments.variation},
+        "word": {"prompt": emotion},
+        "captions": {"prompts": [truthful_caption(emotion, seed) for seed in seeds]},
+    }[row]
+    return sample_pictures(
+        pipeline,
+        seeds,
+        batch_size=arguments.batch_size,
+        num_inference_steps=arguments.steps,
+        guidance_scale=arguments.guidance,
+        **asked,
+    )
 
 
 def truthful_caption(emotion: str, seed: int) -> str:
@@ -129,7 +127,6 @@ def generation(arguments: EvaluationArguments, output: Path) -> dict[str, Scores
     scores = {"real": judge_images(real, reference)}
     pipeline = UniEmoPipeline.from_pretrained(arguments.base, safety_checker=None)
     pipeline.load_uniemo(arguments.adapter)
-    pipeline.set_progress_bar_config(disable=True)
     for row in ("uniemo", "word", "captions"):
         images = [
             generate(pipeline, row, EMOTIONS[label], arguments) for label in trange(len(EMOTIONS), desc=ROWS[row])

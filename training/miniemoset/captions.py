@@ -1,4 +1,7 @@
-"""Captions for the mini backbones: neutral words only, no emotion is ever named."""
+"""Captions for the mini backbones: neutral words only, no emotion is ever named.
+
+One of EmoSet's own scene names, "amusement park", holds an emotion's name; it is kept, as real captions have it too.
+"""
 
 import numpy as np
 

@@ -1,0 +1,82 @@
+"""Figures for generated images, against closed forms and cases worked by hand."""
+
+import numpy as np
+import pytest
+import torch
+
+from training.judging import bayes_emotions, judge_images
+from training.metrics import coverage, total_variation, wilson_interval
+from training.mini.corpus import label_row
+from training.mini.reader import Reading, accuracy
+from training.miniemoset.attributes import EMOTIONS, Attributes, posterior, sample_attributes
+from training.miniemoset.objects import OBJECTS
+
+
+def test_wilson_interval_by_hand() -> None:
+    low, high = wilson_interval(8, 10)
+    assert low == pytest.approx(0.4902, abs=1e-4) and high == pytest.approx(0.9433, abs=1e-4)
+    assert wilson_interval(0, 10)[0] == pytest.approx(0, abs=1e-12)
+    with pytest.raises(ValueError, match="positive count"):
+        wilson_interval(0, 0)
+
+
+def test_total_variation_by_hand() -> None:
+    a, b = torch.tensor([0, 0, 1, 2]), torch.tensor([0, 1, 1, 1])
+    assert total_variation(a, b, 3) == pytest.approx(0.5)
+    assert total_variation(a, a, 3) == 0
+    assert total_variation(torch.zeros(5, dtype=torch.long), torch.ones(5, dtype=torch.long), 2) == 1
+    with pytest.raises(ValueError, match="two samples"):
+        total_variation(torch.tensor([], dtype=torch.long), a, 3)
+
+
+def test_coverage_counts_what_lies_near_real_images() -> None:
+    real = torch.arange(20.0)[:, None]
+    assert coverage(real, real) == 1
+    assert coverage(real, torch.full((20, 1), 1000.0)) == 0
+    collapsed = coverage(real, torch.full((20, 1), 10.0))
+    assert 0 < collapsed < 0.5
+    with pytest.raises(ValueError, match="over 5 real"):
+        coverage(real[:3], real)
+
+
+def reading_of(attributes: list, emotion: torch.Tensor) -> Reading:
+    rows = torch.tensor([label_row(one) for one in attributes])
+    objects = torch.full((len(rows), len(OBJECTS)), -5.0)
+    for row, logits in zip(rows, objects, strict=True):
+        logits[row[1]] = 6.0
+        if row[2] >= 0:
+            logits[row[2]] = 5.0
+    features = torch.nn.functional.one_hot(rows[:, 0], 16).float() + 0.01 * torch.arange(len(rows))[:, None]
+    return Reading(rows[:, 0], objects, rows[:, 3], rows[:, 4], emotion, features)
+
+
+def test_a_perfect_judge_of_true_draws_and_of_a_collapsed_generator() -> None:
+    def draws(label: int, seed: int, collapse: bool = False) -> Reading:
+        rng = np.random.default_rng([seed, label])
+        attributes = [sample_attributes(rng, EMOTIONS[label]) for _ in range(200)]
+        attributes = attributes[:1] * 200 if collapse else attributes
+        return reading_of(attributes, torch.nn.functional.one_hot(torch.full((200,), label), 8).float())
+
+    reference = [draws(label, 1) for label in range(8)]
+    true = judge_images([draws(label, 2) for label in range(8)], reference)
+    collapsed = judge_images([draws(label, 2, collapse=True) for label in range(8)], reference)
+    assert true.emotion_accuracy == collapsed.emotion_accuracy == 1
+    assert true.total_variation < 0.12 < 0.5 < collapsed.total_variation
+    assert collapsed.coverage < 0.7 < 0.9 < true.coverage
+    assert true.images == 1600 and set(true.variation_by_part) == {"scene", "object", "palette"}
+
+
+def test_bayes_emotions_are_the_posteriors_of_what_was_read() -> None:
+    rng = np.random.default_rng(0)
+    attributes = [sample_attributes(rng) for _ in range(50)]
+    found = bayes_emotions(reading_of(attributes, torch.zeros(50, 8)))
+    assert found.tolist() == [int(posterior(one).argmax()) for one in attributes]
+
+
+def test_reading_accuracy_counts_every_object_present() -> None:
+    attributes = [Attributes("beach", ("Kite", "Car"), "candy", "dim"), Attributes("beach", ("Kite",), "candy", "dim")]
+    labels = np.array([label_row(one) for one in attributes])
+    reading = reading_of(attributes, torch.zeros(2, 8))
+    assert accuracy(reading, labels) == {"scene": 1, "object": 1, "palette": 1, "brightness": 1}
+    reading.objects[0, OBJECTS.index("Car")] = -9.0  # one of the three objects is missed
+    assert accuracy(reading, labels)["object"] == pytest.approx(2 / 3)
