@@ -65,27 +65,37 @@ def new_unet() -> UNet2DConditionModel:
 
 
 @torch.no_grad()
-def encode_latents(vae: AutoencoderKL, corpus: Corpus, path: Path, batch_size: int = 50) -> torch.Tensor:
-    """The corpus's scaled latents (N, 4, 16, 16), posterior means, encoded once and kept in `path` in half precision.
+def encode_latents(vae: AutoencoderKL, corpus: Corpus, size: int, path: Path, batch_size: int = 50) -> torch.Tensor:
+    """Scaled latents (size, 4, 16, 16) of the corpus's first pictures, encoded once and kept in `path` as fp16.
 
     The mean stands for a draw: the VAE's posterior is narrow, and the noise of the diffusion hides the rest.
     """
     if not path.exists():
         parts = [
             vae.encode(to_tensor(corpus.images[i : i + batch_size])).latent_dist.mean * vae.config.scaling_factor
-            for i in trange(0, len(corpus), batch_size, desc="latents", mininterval=10)
+            for i in trange(0, size, batch_size, desc="latents", mininterval=10)
         ]
         save_file({"latents": torch.cat(parts).half()}, path)
     return load_file(path)["latents"]
 
 
 def train_diffusion(
-    corpus: Corpus, vae_folder: Path, folder: Path, *, steps: int, batch_size: int = 32, learning_rate: float = 1e-3
+    corpus: Corpus,
+    vae_folder: Path,
+    folder: Path,
+    *,
+    steps: int,
+    size: int,
+    batch_size: int = 32,
+    learning_rate: float = 1e-3,
 ) -> None:
-    """Train text encoder and UNet on captioned latents and save a whole Stable Diffusion pipeline to `folder`."""
+    """Train text encoder and UNet on the latents and captions of the corpus's first `size` pictures.
+
+    A whole Stable Diffusion pipeline is saved to `folder`.
+    """
     torch.manual_seed(0)
     vae = AutoencoderKL.from_pretrained(vae_folder).eval()
-    latents = encode_latents(vae, corpus, folder.parent / "latents.safetensors")
+    latents = encode_latents(vae, corpus, size, folder.parent / "latents.safetensors")
     tokenizer, scheduler = make_tokenizer(), new_scheduler()
     text_encoder = new_text_encoder(tokenizer)
     unet = new_unet().to(memory_format=torch.channels_last)
