@@ -4,7 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel, UniPCMultistepScheduler
+from diffusers import (
+    AutoencoderKL,
+    DDPMScheduler,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+    UniPCMultistepScheduler,
+)
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
@@ -97,6 +103,7 @@ def train_diffusion(
     vae = AutoencoderKL.from_pretrained(vae_folder).eval()
     latents = encode_latents(vae, corpus, size, folder.parent / "latents.safetensors")
     tokenizer, scheduler = make_tokenizer(), new_scheduler()
+    noising = DDPMScheduler.from_config(scheduler.config)
     text_encoder = new_text_encoder(tokenizer)
     unet = new_unet().to(memory_format=torch.channels_last)
 
@@ -110,10 +117,10 @@ def train_diffusion(
         timesteps = torch.from_numpy(
             ((np.arange(batch_size) + rng.random(batch_size)) / batch_size * 1000).astype(int)
         )
-        noisy = scheduler.add_noise(clean, noise, timesteps)
+        noisy = noising.add_noise(clean, noise, timesteps)
         ids = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
         prediction = unet(noisy, timesteps, text_encoder(ids).last_hidden_state).sample
-        return F.mse_loss(prediction, velocity(scheduler.alphas_cumprod, clean, noise, timesteps))
+        return F.mse_loss(prediction, noising.get_velocity(clean, noise, timesteps))
 
     train(
         nn.ModuleDict({"unet": unet, "text_encoder": text_encoder}),
@@ -134,11 +141,3 @@ def train_diffusion(
         requires_safety_checker=False,
     )
     pipeline.save_pretrained(folder)
-
-
-def velocity(
-    alphas_cumprod: torch.Tensor, clean: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
-) -> torch.Tensor:
-    """The target of v-prediction (Salimans & Ho 2022, appendix D), of the shape of `clean`."""
-    alpha = alphas_cumprod[timesteps].view(-1, 1, 1, 1)
-    return alpha.sqrt() * noise - (1 - alpha).sqrt() * clean

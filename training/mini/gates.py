@@ -9,7 +9,7 @@
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline
+from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline
 from torch import nn
 from torch.nn import functional as F
 
@@ -21,7 +21,6 @@ from ..miniemoset.objects import OBJECTS
 from ..miniemoset.scenes import SCENES
 from ..sampling import sample_pictures
 from .corpus import Corpus, render_chunk, render_example, to_tensor
-from .diffusion import velocity
 from .loop import train
 from .reader import Reader, accuracy, read
 
@@ -85,6 +84,7 @@ def one_token_gate(
     nn.init.normal_(embed.weight, std=table.std().item())
     for frozen in (pipeline.unet, pipeline.text_encoder):
         frozen.requires_grad_(False)
+    noising = DDPMScheduler.from_config(pipeline.scheduler.config)
     alone = np.flatnonzero(corpus.labels[: len(latents), 2] < 0)
     ids = pipeline.tokenizer([SLOT_TOKEN], padding="max_length", return_tensors="pt").input_ids
 
@@ -96,8 +96,8 @@ def one_token_gate(
         timesteps = torch.from_numpy(rng.integers(1000, size=batch_size))
         with tokens.conditions({SLOT_TOKEN: embed(one_hot(corpus.labels[chosen]))}):
             text = pipeline.text_encoder(ids.expand(batch_size, -1)).last_hidden_state
-        prediction = pipeline.unet(pipeline.scheduler.add_noise(clean, noise, timesteps), timesteps, text).sample
-        return F.mse_loss(prediction, velocity(pipeline.scheduler.alphas_cumprod, clean, noise, timesteps))
+        prediction = pipeline.unet(noising.add_noise(clean, noise, timesteps), timesteps, text).sample
+        return F.mse_loss(prediction, noising.get_velocity(clean, noise, timesteps))
 
     train(nn.ModuleDict({"embed": embed}), loss_at, steps=steps, learning_rate=1e-2, name="one token", ema_decay=0.99)
     labels = _labels(4 * count)
