@@ -1,0 +1,127 @@
+"""The mini backbones' parts: tokenizer, architectures, the loop that trains them, and what the gates rely on."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from training.mini.clip import clip_caption, new_clip, zero_shot
+from training.mini.corpus import Corpus, label_row, make_corpus, render_chunk, render_example
+from training.mini.diffusion import new_scheduler, new_text_encoder, new_unet
+from training.mini.gates import ATTRIBUTE_SIZES, one_hot, reconstruct
+from training.mini.loop import train
+from training.mini.reader import ARCHITECTURES, HEADS, Reader, fresh_batches, read, reading_loss
+from training.mini.tokenizer import MAX_LENGTH, lexicon, make_tokenizer
+from training.mini.vae import new_vae, reconstruction_loss
+from training.miniemoset.attributes import PALETTES, Attributes, sample_attributes
+from training.miniemoset.captions import full_caption
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    return make_corpus(tmp_path_factory.mktemp("corpus"), 24, seed=7, workers=1)
+
+
+def test_corpus_is_the_stream_whatever_draws_it(corpus: Corpus, tmp_path: Path) -> None:
+    image, attributes = render_example(7, 11)
+    assert np.array_equal(corpus.images[11], image)
+    assert corpus.attributes(11) == attributes and corpus.labels[11].tolist() == label_row(attributes)
+    images, labels = render_chunk(7, 10, 13)
+    assert np.array_equal(corpus.images[10:13], images) and np.array_equal(corpus.labels[10:13], labels)
+
+
+def test_every_word_of_the_world_is_one_token_and_any_text_survives() -> None:
+    tokenizer = make_tokenizer()
+    assert all(len(tokenizer(word).input_ids) == 3 for word in lexicon())
+    assert tokenizer.decode(tokenizer("Naïve xyz 42!").input_ids, skip_special_tokens=True) == "naïve xyz 4 2 !"
+    assert (tokenizer.bos_token_id, tokenizer.eos_token_id) == (len(tokenizer) - 2, len(tokenizer) - 1)
+
+
+def test_the_longest_caption_fits_the_text_encoder() -> None:
+    longest = full_caption(Attributes("amusement_park", ("Waste container", "Coffee cup"), "midnight", "bright"))
+    assert len(make_tokenizer()(longest).input_ids) <= MAX_LENGTH
+
+
+def test_clip_captions_leave_palettes_untold_and_half_of_the_objects() -> None:
+    rng = np.random.default_rng(0)
+    examples = [sample_attributes(rng) for _ in range(400)]
+    captions = [clip_caption(one, rng) for one in examples]
+    told = np.mean([one.objects[0].lower() in text for one, text in zip(examples, captions, strict=True)])
+    assert told == pytest.approx(0.5, abs=0.1)
+    assert not any(palette in text.split() for palette in PALETTES for text in captions)
+
+
+def test_architectures_fit_together() -> None:
+    tokenizer = make_tokenizer()
+    images = render_chunk(7, 0, 2)[0]
+    assert reconstruct(new_vae().eval(), images).shape == images.shape
+    text = new_text_encoder(tokenizer)(**tokenizer(["a beach"] * 2, padding="max_length", return_tensors="pt"))
+    latents = torch.randn(2, 4, 16, 16)
+    assert new_unet()(latents, torch.tensor([5, 900]), text.last_hidden_state).sample.shape == latents.shape
+    scores = zero_shot(new_clip(len(tokenizer), tokenizer.eos_token_id), *render_chunk(7, 0, 8))
+    assert set(scores) == {"scene", "object"} and all(0 <= score <= 1 for score in scores.values())
+
+
+def test_the_scheduler_starts_from_pure_noise_and_lands_on_the_clean_latents() -> None:
+    scheduler = new_scheduler()
+    scheduler.set_timesteps(20)
+    clean, x = torch.randn(2, 1, 4, 16, 16).unbind()
+    for t in scheduler.timesteps:
+        alpha = scheduler.alphas_cumprod[t]
+        noise = (x - alpha.sqrt() * clean) / (1 - alpha).sqrt()
+        x = scheduler.step(alpha.sqrt() * noise - (1 - alpha).sqrt() * clean, t, x).prev_sample
+    assert scheduler.timesteps[0] == 999 and scheduler.alphas_cumprod[999] < 1e-6
+    torch.testing.assert_close(x, clean, atol=1e-5, rtol=0)
+
+
+def test_reconstruction_loss_feels_a_wrong_hue_more_than_a_wrong_light() -> None:
+    grey = torch.zeros(1, 3, 8, 8)
+    lighter = grey + 0.1
+    redder = grey + torch.tensor([0.1, -0.1, 0.1]).view(1, 3, 1, 1)
+    assert reconstruction_loss(grey, grey) == 0
+    assert reconstruction_loss(redder, grey) > 1.5 * reconstruction_loss(lighter, grey)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_readers_read_every_head(architecture: str) -> None:
+    reading = read(Reader(architecture), render_chunk(7, 0, 3)[0])
+    assert reading.emotion.sum(-1).allclose(torch.ones(3))
+    assert reading.objects.shape == (3, HEADS["objects"]) and reading.object.shape == (3,)
+
+
+def test_reading_loss_leaves_the_emotion_out_where_none_is_known() -> None:
+    [(images, labels, emotions)] = fresh_batches(3, 1, 8, emotional=True)
+    assert emotions.tolist() == list(range(8)) and images.shape == (8, 128, 128, 3)
+    logits = {name: torch.zeros(8, size) for name, size in HEADS.items()}
+    with_emotion, without = reading_loss(logits, labels, emotions), reading_loss(logits, labels, None)
+    assert (with_emotion - without).item() == pytest.approx(np.log(8), abs=1e-5)
+
+
+def test_one_hot_rows_name_each_attribute_once() -> None:
+    rows = one_hot(render_chunk(7, 0, 6)[1])
+    assert rows.shape == (6, sum(ATTRIBUTE_SIZES)) and rows.sum(dim=1).eq(4).all()
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.mini.loop.CHECKPOINT_EVERY", 4)
+
+    def run(checkpoint: Path, die_at: int | None = None) -> torch.Tensor:
+        torch.manual_seed(0)
+        layer = nn.Linear(3, 1)
+
+        def loss_at(step: int) -> torch.Tensor:
+            if step == die_at:
+                raise KeyboardInterrupt
+            return (
+                layer(torch.from_numpy(np.random.default_rng(step).random((4, 3), dtype=np.float32))).square().mean()
+            )
+
+        train(nn.ModuleDict({"layer": layer}), loss_at, steps=10, learning_rate=1e-2, name="t", checkpoint=checkpoint)
+        return layer.weight.detach().clone()
+
+    whole = run(tmp_path / "whole.ckpt")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut.ckpt", die_at=6)
+    assert torch.equal(run(tmp_path / "cut.ckpt"), whole)
