@@ -6,13 +6,17 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from torch import nn
+from torch.nn import functional as F
 
 from .corpus import Corpus, to_tensor
 from .loop import train
+from .reader import Reader
 
 SMALL_CROP, LARGE_CROP = 32, 64  # many cheap steps first: what is slow to learn needs steps, not context
 SMALL_SHARE = 0.75
+BATCH_SIZE = 16
 KL_WEIGHT = 1e-4
+PERCEPTUAL_WEIGHT = 0.2
 CHROMA_WEIGHT = 0.5
 LOG_VARIANCE = -6.0
 
@@ -54,36 +58,61 @@ def reconstruction_loss(output: torch.Tensor, target: torch.Tensor) -> torch.Ten
     return distance(error) + CHROMA_WEIGHT * distance(error.diff(dim=1))
 
 
-def train_vae(corpus: Corpus, folder: Path, steps: int, batch_size: int = 16, learning_rate: float = 1.5e-3) -> None:
-    """Train a VAE on random crops of the corpus and save it, its scaling factor measured, to `folder`."""
+def perceptual_loss(eye: Reader, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Distance of a trained network's features, unit length at each place, summed over its stages (as LPIPS).
+
+    Pixels alone leave small objects blurred: a spider's legs are few of them.
+    """
+    features = [
+        [F.normalize(stage, dim=1) for stage in eye.backbone(images, output_hidden_states=True).hidden_states]
+        for images in (output, target)
+    ]
+    return sum((a - b).square().sum(dim=1).mean() for a, b in zip(*features, strict=True))
+
+
+def train_vae(corpus: Corpus, folder: Path, eye: Reader, *, steps: int, detail_steps: int) -> None:
+    """Train a VAE on random crops of the corpus and save it, its scaling factor measured, to `folder`.
+
+    Args:
+        eye: A reader that judges nothing, for the perceptual loss.
+        steps: On pixels alone, small crops first.
+        detail_steps: More, with the perceptual loss.
+    """
     torch.manual_seed(0)
     vae = new_vae().to(memory_format=torch.channels_last)
+    eye.requires_grad_(False)
 
-    def loss_at(step: int) -> torch.Tensor:
-        rng = np.random.default_rng([10, step])
+    def pixel_loss_at(step: int) -> torch.Tensor:
         size = SMALL_CROP if step < SMALL_SHARE * steps else LARGE_CROP
-        pixels = to_tensor(_crops(corpus, rng, batch_size, size)).contiguous(memory_format=torch.channels_last)
-        noise = torch.from_numpy(rng.standard_normal((batch_size, 4, size // 8, size // 8), dtype=np.float32))
-        return _autoencoding_loss(vae, pixels, noise)
+        pixels, output, divergence = _autoencode(vae, corpus, np.random.default_rng([10, step]), size)
+        return reconstruction_loss(output, pixels) + divergence
 
-    train(
-        nn.ModuleDict({"vae": vae}),
-        loss_at,
-        steps=steps,
-        learning_rate=learning_rate,
-        name="vae",
-        checkpoint=folder.parent / "vae.ckpt",
-    )
+    def detail_loss_at(step: int) -> torch.Tensor:
+        pixels, output, divergence = _autoencode(vae, corpus, np.random.default_rng([11, step]), LARGE_CROP)
+        perceptual = perceptual_loss(eye, output, pixels)
+        return reconstruction_loss(output, pixels) + PERCEPTUAL_WEIGHT * perceptual + divergence
+
+    for name, loss_at, count, rate in (
+        ("vae", pixel_loss_at, steps, 1.5e-3),
+        ("vae_detail", detail_loss_at, detail_steps, 1e-3),
+    ):
+        checkpoint = folder.parent / f"{name}.ckpt"
+        train(nn.ModuleDict({"vae": vae}), loss_at, steps=count, learning_rate=rate, name=name, checkpoint=checkpoint)
     with torch.no_grad():
         latents = vae.encode(to_tensor(corpus.images[:512])).latent_dist.mean
     vae.register_to_config(scaling_factor=round(1 / latents.std().item(), 5))
     vae.save_pretrained(folder)
 
 
-def _autoencoding_loss(vae: AutoencoderKL, pixels: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+def _autoencode(
+    vae: AutoencoderKL, corpus: Corpus, rng: np.random.Generator, size: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """A batch of crops, their reconstructions, and the weighted divergence of the posterior from the prior."""
+    pixels = to_tensor(_crops(corpus, rng, BATCH_SIZE, size)).contiguous(memory_format=torch.channels_last)
     posterior = vae.encode(pixels).latent_dist
+    noise = torch.from_numpy(rng.standard_normal(posterior.mean.shape, dtype=np.float32))
     output = vae.decode(posterior.mean + posterior.std * noise).sample
-    return reconstruction_loss(output, pixels) + KL_WEIGHT * posterior.kl().mean() / posterior.mean[0].numel()
+    return pixels, output, KL_WEIGHT * posterior.kl().mean() / posterior.mean[0].numel()
 
 
 def _crops(corpus: Corpus, rng: np.random.Generator, count: int, size: int) -> np.ndarray:
