@@ -36,7 +36,7 @@ DATA = Path("data/miniemoset")
 CORPUS_SIZE, CORPUS_SEED = 60_000, 1
 READER_SEED, READER_STEPS = 2, 1_600
 EYE_SEED, EYE_STEPS = 5, 800
-VAE_STEPS, VAE_DETAIL_STEPS = 9_000, 4_000
+VAE_STEPS = {"steps": 9_000, "detail_steps": 4_000, "decoder_steps": 2_500}
 CLIP_STEPS = 1_500
 LATENTS, DIFFUSION_STEPS = 40_000, 10_000
 ONE_TOKEN_STEPS, ONE_TOKEN_IMAGES = 600, 200
@@ -83,7 +83,7 @@ def make_vae(corpus: Corpus, reader: Reader, read_in_renders: dict[str, float]) 
     folder = RUNS / "vae"
     if not folder.exists():
         eye = train_reader(RUNS / "eye.safetensors", seed=EYE_SEED, steps=EYE_STEPS)
-        train_vae(corpus, folder, eye, steps=VAE_STEPS, detail_steps=VAE_DETAIL_STEPS)
+        train_vae(corpus, folder, eye, **VAE_STEPS)
     least = {part: score - 0.03 for part, score in read_in_renders.items()}
     Gate("vae", least).check(lambda: gates.vae_gate(reader, AutoencoderKL.from_pretrained(folder)))
     return folder

@@ -16,7 +16,7 @@ SMALL_CROP, LARGE_CROP = 32, 64  # many cheap steps first: what is slow to learn
 SMALL_SHARE = 0.75
 BATCH_SIZE = 16
 KL_WEIGHT = 1e-4
-PERCEPTUAL_WEIGHT = 0.2
+PERCEPTUAL_WEIGHT, DECODER_PERCEPTUAL_WEIGHT = 0.2, 0.6
 CHROMA_WEIGHT = 0.5
 LOG_VARIANCE = -6.0
 
@@ -70,13 +70,14 @@ def perceptual_loss(eye: Reader, output: torch.Tensor, target: torch.Tensor) -> 
     return sum((a - b).square().sum(dim=1).mean() for a, b in zip(*features, strict=True))
 
 
-def train_vae(corpus: Corpus, folder: Path, eye: Reader, *, steps: int, detail_steps: int) -> None:
+def train_vae(corpus: Corpus, folder: Path, eye: Reader, *, steps: int, detail_steps: int, decoder_steps: int) -> None:
     """Train a VAE on random crops of the corpus and save it, its scaling factor measured, to `folder`.
 
     Args:
         eye: A reader that judges nothing, for the perceptual loss.
         steps: On pixels alone, small crops first.
         detail_steps: More, with the perceptual loss.
+        decoder_steps: More, with a stronger perceptual loss, of the decoder alone: the latents stay what they are.
     """
     torch.manual_seed(0)
     vae = new_vae().to(memory_format=torch.channels_last)
@@ -92,10 +93,18 @@ def train_vae(corpus: Corpus, folder: Path, eye: Reader, *, steps: int, detail_s
         perceptual = perceptual_loss(eye, output, pixels)
         return reconstruction_loss(output, pixels) + PERCEPTUAL_WEIGHT * perceptual + divergence
 
+    def decoder_loss_at(step: int) -> torch.Tensor:
+        pixels, output, _ = _autoencode(vae, corpus, np.random.default_rng([12, step]), LARGE_CROP)
+        return reconstruction_loss(output, pixels) + DECODER_PERCEPTUAL_WEIGHT * perceptual_loss(eye, output, pixels)
+
     for name, loss_at, count, rate in (
         ("vae", pixel_loss_at, steps, 1.5e-3),
         ("vae_detail", detail_loss_at, detail_steps, 1e-3),
+        ("vae_decoder", decoder_loss_at, decoder_steps, 1e-3),
     ):
+        if name == "vae_decoder":
+            vae.encoder.requires_grad_(False)
+            vae.quant_conv.requires_grad_(False)
         checkpoint = folder.parent / f"{name}.ckpt"
         train(nn.ModuleDict({"vae": vae}), loss_at, steps=count, learning_rate=rate, name=name, checkpoint=checkpoint)
     with torch.no_grad():
