@@ -9,7 +9,7 @@ from torch import nn
 
 from training.mini.clip import clip_caption, new_clip, zero_shot
 from training.mini.corpus import Corpus, label_row, make_corpus, render_chunk, render_example
-from training.mini.diffusion import new_scheduler, new_text_encoder, new_unet
+from training.mini.diffusion import encode_latents, new_scheduler, new_text_encoder, new_unet
 from training.mini.gates import ATTRIBUTE_SIZES, one_hot, reconstruct
 from training.mini.loop import train
 from training.mini.reader import ARCHITECTURES, HEADS, Reader, fresh_batches, read, reading_loss
@@ -62,6 +62,13 @@ def test_architectures_fit_together() -> None:
     assert new_unet()(latents, torch.tensor([5, 900]), text.last_hidden_state).sample.shape == latents.shape
     scores = zero_shot(new_clip(len(tokenizer), tokenizer.eos_token_id), *render_chunk(7, 0, 8))
     assert set(scores) == {"scene", "object"} and all(0 <= score <= 1 for score in scores.values())
+
+
+def test_latents_are_kept_and_the_second_time_read(corpus: Corpus, tmp_path: Path) -> None:
+    vae = new_vae().eval().to(memory_format=torch.channels_last)
+    latents = encode_latents(vae, corpus, 6, tmp_path / "latents.safetensors", batch_size=4)
+    assert latents.shape == (6, 4, 16, 16) and latents.dtype == torch.float16
+    assert torch.equal(encode_latents(vae, corpus, 6, tmp_path / "latents.safetensors"), latents)
 
 
 def test_the_scheduler_starts_from_pure_noise_and_lands_on_the_clean_latents() -> None:

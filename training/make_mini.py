@@ -38,7 +38,7 @@ READER_SEED, READER_STEPS = 2, 1_600
 EYE_SEED, EYE_STEPS = 5, 800
 VAE_STEPS = {"steps": 9_000, "detail_steps": 4_000, "decoder_steps": 2_500}
 CLIP_STEPS = 1_500
-LATENTS, DIFFUSION_STEPS = 40_000, 10_000
+LATENTS, DIFFUSION_STEPS = 24_000, 8_000
 ONE_TOKEN_STEPS, ONE_TOKEN_IMAGES = 600, 200
 JUDGES = {  # architecture, seed, steps: the final judge shares neither with the development judge
     "development_judge": ("resnet", 3, 2_500),

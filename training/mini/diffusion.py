@@ -81,7 +81,7 @@ def encode_latents(vae: AutoencoderKL, corpus: Corpus, size: int, path: Path, ba
             vae.encode(to_tensor(corpus.images[i : i + batch_size])).latent_dist.mean * vae.config.scaling_factor
             for i in trange(0, size, batch_size, desc="latents", mininterval=10)
         ]
-        save_file({"latents": torch.cat(parts).half()}, path)
+        save_file({"latents": torch.cat(parts).half().contiguous()}, path)
     return load_file(path)["latents"]
 
 
