@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from training.backbones.corpus import label_row
+from training.backbones.reader import Reading, accuracy
 from training.judging import bayes_emotions, judge_images
 from training.metrics import coverage, total_variation, wilson_interval
-from training.mini.corpus import label_row
-from training.mini.reader import Reading, accuracy
 from training.miniemoset.attributes import EMOTIONS, Attributes, posterior, sample_attributes
 from training.miniemoset.objects import OBJECTS
 
@@ -63,7 +63,7 @@ def test_a_perfect_judge_of_true_draws_and_of_a_collapsed_generator() -> None:
     assert true.emotion_accuracy == collapsed.emotion_accuracy == 1
     assert true.total_variation < 0.12 < 0.5 < collapsed.total_variation
     assert collapsed.coverage < 0.7 < 0.9 < true.coverage
-    assert true.images == 1600 and set(true.variation_by_part) == {"scene", "object", "palette"}
+    assert true.images == 1600 and set(true.total_variation_by_attribute) == {"scene", "object", "palette"}
 
 
 def test_bayes_emotions_are_the_posteriors_of_what_was_read() -> None:
@@ -78,5 +78,5 @@ def test_reading_accuracy_counts_every_object_present() -> None:
     labels = np.array([label_row(one) for one in attributes])
     reading = reading_of(attributes, torch.zeros(2, 8))
     assert accuracy(reading, labels) == {"scene": 1, "object": 1, "palette": 1, "brightness": 1}
-    reading.objects[0, OBJECTS.index("Car")] = -9.0  # one of the three objects is missed
+    reading.object_logits[0, OBJECTS.index("Car")] = -9.0  # one of the three objects is missed
     assert accuracy(reading, labels)["object"] == pytest.approx(2 / 3)

@@ -1,9 +1,13 @@
-"""What the mini model can do: understanding on the test split, and generated images before a judge.
+"""What the embedded model can do: understanding on the test split, and generated images before a judge.
 
     python -m training.evaluate --config training/configs/miniemoset.yaml
 
-Writes `evaluation.json`, `evaluation.md` and `contact_sheet.png`. Settings are chosen with `--split calibration` and
-the development judge; the test split and the final judge, which took no part in training or tuning, are read once.
+Writes `evaluation.json`, `evaluation.md` and a contact sheet of each row. The test split and the final judge, which
+took no part in training or tuning, are read once. Settings are chosen elsewhere, with the development judge:
+
+    ... --split calibration --judge runs/mini/development_judge/judge.safetensors --judge_architecture resnet \\
+        --output runs/mini/development --guidance 2
+
 Beside UniEmo stand real images, the base model prompted with the emotion's word (a floor), and prompted with captions
 drawn from P(attributes | emotion) (a rival that knows the truth).
 """
@@ -20,17 +24,18 @@ from transformers import CLIPImageProcessorPil
 
 from uniemo_pipelines import UniEmoPipeline, UniEmoUnderstandingModel
 
+from .backbones.reader import Reading, load_reader, read
 from .config import parse
 from .data import EmoSetDataset, EvaluationTransform
 from .judging import Scores, judge_images
 from .metrics import wilson_interval
-from .mini.reader import Reading, load_reader, read
 from .miniemoset.attributes import EMOTIONS, bayes_accuracy, sample_attributes
 from .miniemoset.captions import full_caption
+from .miniemoset.streams import Stream
 from .sampling import sample_pictures
 from .train_baseline import PlainClassifier
 
-CAPTION_SEED = 300  # a stream of attributes of its own
+LEAST_SHARE, MOST_EXCESS = 0.8, 0.10
 ROWS = {
     "real": "real images",
     "uniemo": "UniEmo",
@@ -52,7 +57,7 @@ class EvaluationArguments:
     output: str = field(metadata={"help": "folder to write"})
     split: str = field(default="test", metadata={"help": "test, or calibration to choose settings"})
     images: int = field(default=250, metadata={"help": "images of each emotion and row"})
-    steps: int = field(default=20, metadata={"help": "denoising steps"})
+    steps: int = field(default=25, metadata={"help": "denoising steps"})
     guidance: float = field(default=3.0, metadata={"help": "guidance scale"})
     variation: float = field(default=1.0, metadata={"help": "emotion_variation of UniEmo"})
     batch_size: int = 25
@@ -65,7 +70,9 @@ def understanding(arguments: EvaluationArguments) -> dict[str, dict]:
     processor = CLIPImageProcessorPil.from_pretrained(f"{arguments.adapter}/understanding")
     dataset = EmoSetDataset(arguments.data, arguments.split, EvaluationTransform(processor))
     models = {
-        "uniemo": UniEmoUnderstandingModel.from_pretrained(f"{arguments.adapter}/understanding").eval(),
+        "uniemo": UniEmoUnderstandingModel.from_pretrained(
+            f"{arguments.adapter}/understanding", dtype=torch.float32
+        ).eval(),
         "baseline": PlainClassifier.from_pretrained(arguments.baseline).eval(),
     }
     hits = dict.fromkeys(models, 0)
@@ -78,11 +85,21 @@ def understanding(arguments: EvaluationArguments) -> dict[str, dict]:
 
 
 def real_readings(arguments: EvaluationArguments, judge: torch.nn.Module) -> tuple[list[Reading], list[Reading]]:
-    """The judge's readings of real images by emotion: the first `images` of each, and all others."""
+    """The judge's readings of real images by emotion: the first `images` of each, and all others.
+
+    Raises:
+        ValueError: too few others to hold the first against.
+    """
     dataset = EmoSetDataset(arguments.data, arguments.split, transform=None)
     chosen: dict[int, list[int]] = {label: [] for label in range(len(EMOTIONS))}
     for index, row in enumerate(dataset.rows):
         chosen[row.label].append(index)
+    fewest = min(map(len, chosen.values()))
+    if fewest < 2 * arguments.images:
+        raise ValueError(
+            f"Expected at least {2 * arguments.images} images of each emotion in the {arguments.split} split, half of "
+            f"them to hold the others against; found {fewest}. Lower --images or draw more."
+        )
     first, others = [], []
     for indices in tqdm(chosen.values(), "real images"):
         pictures = np.stack([np.asarray(dataset.image(index)) for index in indices])
@@ -112,7 +129,7 @@ def generate(pipeline: UniEmoPipeline, row: str, emotion: str, arguments: Evalua
 
 def truthful_caption(emotion: str, seed: int) -> str:
     """A caption that names attributes drawn from their true distribution given the emotion."""
-    return full_caption(sample_attributes(np.random.default_rng([CAPTION_SEED, seed]), emotion))
+    return full_caption(sample_attributes(np.random.default_rng([Stream.TRUE_CAPTIONS, seed]), emotion))
 
 
 def contact_sheet(images: list[np.ndarray], columns: int = 8) -> Image.Image:
@@ -125,7 +142,7 @@ def generation(arguments: EvaluationArguments, output: Path) -> dict[str, Scores
     judge = load_reader(Path(arguments.judge), arguments.judge_architecture)
     real, reference = real_readings(arguments, judge)
     scores = {"real": judge_images(real, reference)}
-    pipeline = UniEmoPipeline.from_pretrained(arguments.base, safety_checker=None)
+    pipeline = UniEmoPipeline.from_pretrained(arguments.base, dtype=torch.float32, safety_checker=None)
     pipeline.load_uniemo(arguments.adapter)
     for row in ("uniemo", "word", "captions"):
         images = [
@@ -152,7 +169,18 @@ def table(accuracies: dict[str, dict], scores: dict[str, Scores]) -> str:
             f"| {ROWS[row]} | {score.emotion_accuracy:.3f} | {interval} | {score.bayes_emotion_accuracy:.3f} "
             f"| {score.total_variation:.3f} | {parts} | {score.coverage:.3f} |"
         )
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", verdict(scores)]) + "\n"
+
+
+def verdict(scores: dict[str, Scores]) -> str:
+    """What is asked of UniEmo: Emo-A of at least 0.8 of real images', total variation within 0.10 of theirs."""
+    real, uniemo = scores["real"], scores["uniemo"]
+    share, excess = uniemo.emotion_accuracy / real.emotion_accuracy, uniemo.total_variation - real.total_variation
+    met = share >= LEAST_SHARE and excess <= MOST_EXCESS
+    return (
+        f"Emo-A is {share:.3f} of the real images' (asked: {LEAST_SHARE}), total variation {excess:+.3f} above their "
+        f"floor (asked: at most {MOST_EXCESS}): {'met' if met else 'missed'}."
+    )
 
 
 def main(arguments: EvaluationArguments) -> None:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
+from .backbones.reader import HEADS, Reading
 from .metrics import coverage, total_variation, wilson_interval
-from .mini.reader import HEADS, Reading
 from .miniemoset.attributes import BRIGHTNESSES, PALETTES, Attributes, posterior
 from .miniemoset.objects import OBJECTS
 from .miniemoset.scenes import SCENES
@@ -22,7 +22,8 @@ class Scores:
         emotion_accuracy: Emo-A, the share of images that the judge takes for their emotion, with `interval` (95 %).
         bayes_emotion_accuracy: the same by the exact posterior of the emotion given the attributes read.
         total_variation: mean over emotions and parts of the distance between the read attributes and those read in
-            real images; `variation_by_part` has the mean over emotions.
+            real images; `total_variation_by_attribute` has the mean over
+            emotions.
         coverage: mean over emotions.
         accuracy_by_emotion: Emo-A of each emotion, in EmoSet's order.
     """
@@ -31,7 +32,7 @@ class Scores:
     interval: tuple[float, float]
     bayes_emotion_accuracy: float
     total_variation: float
-    variation_by_part: dict[str, float]
+    total_variation_by_attribute: dict[str, float]
     coverage: float
     accuracy_by_emotion: list[float]
     images: int
@@ -57,7 +58,7 @@ def judge_images(readings: Sequence[Reading], reference: Sequence[Reading]) -> S
         interval=wilson_interval(total, count),
         bayes_emotion_accuracy=torch.cat(by_bayes).float().mean().item(),
         total_variation=_mean(by_part.values()),
-        variation_by_part=by_part,
+        total_variation_by_attribute=by_part,
         coverage=_mean(coverage(b.features[: len(a.features)], a.features) for a, b in pairs),
         accuracy_by_emotion=[sum(row) / len(row) for row in hits],
         images=count,
@@ -69,7 +70,7 @@ def bayes_emotions(reading: Reading) -> torch.Tensor:
 
     The clearest object counts, and the second clearest where the judge rather sees it than not.
     """
-    ranked = reading.objects.sort(dim=-1, descending=True)
+    ranked = reading.object_logits.sort(dim=-1, descending=True)
     found = []
     for index in range(len(reading.scene)):
         seen = 2 if ranked.values[index, 1] > 0 else 1

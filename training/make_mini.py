@@ -2,14 +2,15 @@
 
     python -m training.make_mini
 
-Hours on two cores. Every step leaves its result in `runs/mini`, and what is there is not made again, so the command
-goes on where it stopped. A component that misses its gate ends the run. The figures are gathered in
-`runs/mini/gates.json`, and the model is written to `uniemo_pipelines/mini`.
+Hours on two cores. Every component leaves its result in a folder of its own in `runs/mini`, with the figures of its
+gate in `gate.json`. What is there is not made again, so the command goes on where it stopped; to make a component
+anew, remove its folder and those of what stands on it. One that misses its gate ends the run. At the end the model is
+in `uniemo_pipelines/mini` and its evaluation in `runs/mini/evaluation`.
 """
 
 import json
+import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -20,98 +21,123 @@ from uniemo_pipelines import UniEmoUnderstandingModel, embedded
 from uniemo_pipelines.loaders_uniemo import ADAPTER_NAME, read_adapter, write_adapter
 
 from . import evaluate, train_baseline, train_joint, train_understanding
+from .backbones import gates
+from .backbones.clip import train_clip, zero_shot
+from .backbones.corpus import Corpus, make_corpus, render_chunk
+from .backbones.diffusion import encode_latents, train_diffusion
+from .backbones.reader import Reader, train_reader
+from .backbones.vae import reconstruct, train_vae
 from .config import parse
-from .mini import gates
-from .mini.clip import train_clip, zero_shot
-from .mini.corpus import Corpus, make_corpus, render_chunk
-from .mini.diffusion import encode_latents, train_diffusion
-from .mini.reader import Reader, load_reader, train_reader
-from .mini.vae import train_vae
+from .miniemoset.attributes import bayes_accuracy
 from .miniemoset.dataset import write_dataset
+from .miniemoset.streams import Stream
 
 CONFIG = "training/configs/miniemoset.yaml"
 RUNS = Path("runs/mini")
 DATA = Path("data/miniemoset")
 
-CORPUS_SIZE, CORPUS_SEED = 60_000, 1
-READER_SEED, READER_STEPS = 2, 1_600
-EYE_SEED, EYE_STEPS = 5, 800
-VAE_STEPS = {"steps": 9_000, "detail_steps": 4_000, "decoder_steps": 2_500}
+CORPUS_SIZE, LATENTS = 60_000, 24_000
+READER_STEPS, PERCEPTUAL_STEPS = 1_600, 800
+VAE_STEPS = {"pixel_steps": 9_000, "detail_steps": 4_000, "decoder_steps": 2_500}
 CLIP_STEPS = 1_500
-LATENTS, DIFFUSION_STEPS = 24_000, 8_000
-ONE_TOKEN_STEPS, ONE_TOKEN_IMAGES = 600, 200
-JUDGES = {  # architecture, seed, steps: the final judge shares neither with the development judge
-    "development_judge": ("resnet", 3, 2_500),
-    "final_judge": ("convnext", 4, 3_000),
+DIFFUSION_STEPS = 7_000
+ONE_TOKEN_STEPS = 600
+JUDGES = {  # the final judge shares neither architecture nor data with the development judge
+    "development_judge": ("resnet", Stream.DEVELOPMENT_JUDGE, 2_500),
+    "final_judge": ("convnext", Stream.FINAL_JUDGE, 3_000),
 }
+MEGABYTES = 25
 
 
-@dataclass(frozen=True)
-class Gate:
-    """What a component must reach: a least score for each part that counts."""
+def component(name: str, make: Callable[[Path], None]) -> Path:
+    """A component's folder, made under another name first, so that a folder with its name is whole."""
+    folder = RUNS / name
+    if not folder.exists():
+        partial = folder.with_suffix(".partial")
+        partial.mkdir(parents=True, exist_ok=True)
+        make(partial)
+        for checkpoint in partial.glob("*.ckpt"):
+            checkpoint.unlink()
+        partial.rename(folder)
+    return folder
 
-    name: str
-    least: dict[str, float]
 
-    def check(self, measure: Callable[[], dict[str, float]]) -> dict[str, float]:
-        """Measure once, keep the figures in `gates.json`, and stop the run where one is missed.
+def gate(
+    folder: Path, name: str, measure: Callable[[], dict[str, float]], least: dict[str, float]
+) -> dict[str, float]:
+    """The scores of a component, measured once and kept in its folder.
 
-        Raises:
-            SystemExit: a score below its least.
-        """
-        path = RUNS / "gates.json"
-        figures = json.loads(path.read_text()) if path.exists() else {}
-        if self.name not in figures:
-            figures[self.name] = measure()
-            path.write_text(json.dumps(figures, indent=1) + "\n")
-        scores = figures[self.name]
-        print(f"{self.name}: " + ", ".join(f"{part} {score:.3f}" for part, score in scores.items()))
-        if missed := {part: least for part, least in self.least.items() if scores[part] < least}:
-            raise SystemExit(f"{self.name} missed its gate: expected at least {missed}, found {scores}.")
-        return scores
+    Args:
+        least: The score that each part must reach.
+
+    Raises:
+        SystemExit: a score below its least.
+    """
+    path = folder / "gate.json"
+    figures = json.loads(path.read_text()) if path.exists() else {}
+    scores = figures.get(name) or measure()
+    path.write_text(json.dumps({**figures, name: scores}, indent=1) + "\n")
+    print(f"{name}: " + ", ".join(f"{part} {score:.3f}" for part, score in scores.items()))
+    if missed := {part: score for part, score in least.items() if scores[part] < score}:
+        raise SystemExit(f"{folder} missed its gate, {name}: expected at least {missed}, found {scores}.")
+    return scores
 
 
 def make_reader() -> tuple[Reader, dict[str, float]]:
     """The reader of the gates, and what it reads in fresh renders."""
-    reader = train_reader(RUNS / "reader.safetensors", seed=READER_SEED, steps=READER_STEPS)
+
+    def load(folder: Path) -> Reader:
+        return train_reader(folder / "reader.safetensors", stream=Stream.READER, steps=READER_STEPS)
+
+    folder = component("reader", load)
+    reader = load(folder)
     least = dict.fromkeys(("scene", "object", "palette", "brightness"), 0.97)
-    return reader, Gate("reader", least).check(lambda: gates.reader_gate(reader))
+    return reader, gate(folder, "renders", lambda: gates.render_gate(reader), least)
 
 
-def make_vae(corpus: Corpus, reader: Reader, read_in_renders: dict[str, float]) -> Path:
-    """The VAE's folder; on its reconstructions the reader must be within three points."""
-    folder = RUNS / "vae"
-    if not folder.exists():
-        eye = train_reader(RUNS / "eye.safetensors", seed=EYE_SEED, steps=EYE_STEPS)
-        train_vae(corpus, folder, eye, **VAE_STEPS)
+def make_vae(corpus: Corpus, reader: Reader, read_in_renders: dict[str, float]) -> AutoencoderKL:
+    """The VAE; on its reconstructions the reader must be within three points."""
+
+    def make(folder: Path) -> None:
+        path = folder / "perceptual_network.safetensors"
+        network = train_reader(path, stream=Stream.PERCEPTUAL_NETWORK, steps=PERCEPTUAL_STEPS)
+        train_vae(corpus, folder, network, **VAE_STEPS)
+
+    folder = component("vae", make)
+    vae = AutoencoderKL.from_pretrained(folder)
     least = {part: score - 0.03 for part, score in read_in_renders.items()}
-    Gate("vae", least).check(lambda: gates.vae_gate(reader, AutoencoderKL.from_pretrained(folder)))
-    return folder
+    gate(folder, "reconstructions", lambda: gates.reconstruction_gate(reader, vae), least)
+    return vae
 
 
 def make_clip(corpus: Corpus) -> None:
-    """A CLIP that knows scenes, and objects by half; too much knowledge is no miss, and is reported."""
-    folder = RUNS / "clip"
-    if not folder.exists():
-        train_clip(corpus, folder, steps=CLIP_STEPS)
-    fresh = render_chunk(gates.FRESH_SEED, 0, 2000)
-    Gate("clip", {"scene": 0.9, "object": 0.5}).check(lambda: zero_shot(CLIPModel.from_pretrained(folder), *fresh))
+    """A CLIP that knows scenes, and objects by half; knowing too much is no miss, and is reported."""
+    folder = component("clip", lambda folder: train_clip(corpus, folder, steps=CLIP_STEPS))
+
+    def measure() -> dict[str, float]:
+        return zero_shot(CLIPModel.from_pretrained(folder), *render_chunk(Stream.GATES, 0, 2000))
+
+    gate(folder, "zero shot", measure, {"scene": 0.9, "object": 0.5})
 
 
-def make_stable_diffusion(corpus: Corpus, reader: Reader, vae: Path) -> None:
+def make_stable_diffusion(corpus: Corpus, reader: Reader, vae: AutoencoderKL) -> None:
     """The diffusion model, which must follow captions, single words, and one learnt token."""
-    folder = RUNS / "stable-diffusion"
-    if not folder.exists():
-        train_diffusion(corpus, vae, folder, steps=DIFFUSION_STEPS, size=LATENTS)
+    latents = encode_latents(vae, corpus, LATENTS, RUNS / "vae" / "latents.safetensors")
+    folder = component(
+        "stable-diffusion", lambda folder: train_diffusion(corpus, vae, latents, folder, steps=DIFFUSION_STEPS)
+    )
     pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
     least = {"scene": 0.95, "object": 0.80}
-    captions = Gate("captions", least).check(lambda: gates.caption_gate(reader, pipeline))
-    Gate("single words", least).check(lambda: gates.word_gate(reader, pipeline))
-    latents = encode_latents(pipeline.vae, corpus, LATENTS, RUNS / "latents.safetensors")
-    sizes = {"steps": ONE_TOKEN_STEPS, "count": ONE_TOKEN_IMAGES}
-    Gate("one token", {part: 0.9 * score for part, score in captions.items()}).check(
-        lambda: gates.one_token_gate(reader, pipeline, corpus, latents, **sizes)
-    )
+    mixed, alone = gates.fresh_attributes(500), gates.fresh_attributes(200, alone=True)
+    gate(folder, "captions", lambda: gates.caption_gate(reader, pipeline, mixed), least)
+    gate(folder, "single words", lambda: gates.word_gate(reader, pipeline), least)
+    captions = gate(folder, "captions, one object", lambda: gates.caption_gate(reader, pipeline, alone), {})
+
+    def measure() -> dict[str, float]:
+        embed = gates.learn_one_token(pipeline, corpus, latents, steps=ONE_TOKEN_STEPS)
+        return gates.one_token_gate(reader, pipeline, embed, alone)
+
+    gate(folder, "one token", measure, {part: 0.9 * score for part, score in captions.items()})
 
 
 def make_uniemo() -> None:
@@ -122,47 +148,63 @@ def make_uniemo() -> None:
         (train_joint, train_joint.JointArguments, "joint"),
     )
     for script, arguments, section in steps:
-        if not (RUNS / section / "training_log.json").exists():
-            script.main(parse(arguments, section, ["--config", CONFIG]))
+        component(
+            section,
+            lambda folder, script=script, arguments=arguments, section=section: script.main(
+                parse(arguments, section, ["--config", CONFIG, "--output", str(folder)])
+            ),
+        )
 
 
 def make_judges(vae: AutoencoderKL) -> None:
-    """Both judges, trained on renders and on the VAE's reconstructions of them."""
+    """Both judges, trained on renders and on the VAE's reconstructions of them.
 
-    @torch.no_grad()
-    def reconstruction(pixels: torch.Tensor) -> torch.Tensor:
-        return vae.decode(vae.encode(pixels).latent_dist.mean).sample.clamp(-1, 1)
+    On both they must name emotions within four points of the Bayes optimum.
+    """
+    for name, (architecture, stream, steps) in JUDGES.items():
 
-    for name, (architecture, seed, steps) in JUDGES.items():
-        train_reader(
-            RUNS / f"{name}.safetensors",
-            architecture=architecture,
-            seed=seed,
-            steps=steps,
-            emotional=True,
-            augmentation=reconstruction,
-        )
-        judge = load_reader(RUNS / f"{name}.safetensors", architecture)
-        Gate(name, {}).check(lambda judge=judge: gates.reader_gate(judge))
-        Gate(f"{name} on reconstructions", {}).check(lambda judge=judge: gates.vae_gate(judge, vae))
+        def load(
+            folder: Path, architecture: str = architecture, stream: Stream = stream, steps: int = steps
+        ) -> Reader:
+            return train_reader(
+                folder / "judge.safetensors",
+                architecture=architecture,
+                stream=stream,
+                steps=steps,
+                emotional=True,
+                augmentation=lambda pixels: reconstruct(vae, pixels),
+            )
+
+        folder = component(name, load)
+        least = dict.fromkeys(("renders", "reconstructions"), bayes_accuracy() - 0.04)
+        gate(folder, "emotion", lambda folder=folder, load=load: gates.judge_gate(load(folder), vae), least)
 
 
 def assemble(target: Path = embedded.FOLDER) -> None:
-    """Write the embedded model, in half precision, from the parts in `runs/mini`."""
+    """Write the embedded model, in half precision, from the parts in `runs/mini`.
+
+    Raises:
+        SystemExit: it is larger than 25 MB; what was there before stays.
+    """
+    partial, joint = target.with_suffix(".partial"), RUNS / "joint"
+    shutil.rmtree(partial, ignore_errors=True)
     base = StableDiffusionPipeline.from_pretrained(RUNS / "stable-diffusion", dtype=torch.float16, safety_checker=None)
-    base.save_pretrained(target / "stable-diffusion")
-    joint = RUNS / "joint"
+    base.save_pretrained(partial / "stable-diffusion")
     understanding = UniEmoUnderstandingModel.from_pretrained(joint / "understanding", dtype=torch.float16)
-    understanding.save_pretrained(target / "understanding")
-    CLIPImageProcessorPil.from_pretrained(joint / "understanding").save_pretrained(target / "understanding")
+    understanding.save_pretrained(partial / "understanding")
+    CLIPImageProcessorPil.from_pretrained(joint / "understanding").save_pretrained(partial / "understanding")
     fusion = read_adapter(joint / ADAPTER_NAME).fusion.half()
-    write_adapter(target / ADAPTER_NAME, fusion, "the embedded mini Stable Diffusion", target / "understanding")
+    write_adapter(partial / ADAPTER_NAME, fusion, "the embedded mini Stable Diffusion", partial / "understanding")
+    size = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file()) / 1e6
+    if size > MEGABYTES:
+        raise SystemExit(f"Expected an embedded model of at most {MEGABYTES} MB, found {size:.1f} MB in {partial}.")
+    shutil.rmtree(target, ignore_errors=True)
+    partial.rename(target)
 
 
 def main() -> None:
     """Every step, in order."""
-    RUNS.mkdir(parents=True, exist_ok=True)
-    corpus = make_corpus(RUNS / "corpus", CORPUS_SIZE, CORPUS_SEED)
+    corpus = make_corpus(RUNS / "corpus", CORPUS_SIZE, Stream.CORPUS)
     reader, read_in_renders = make_reader()
     vae = make_vae(corpus, reader, read_in_renders)
     make_clip(corpus)
@@ -171,8 +213,9 @@ def main() -> None:
         write_dataset(DATA)
     make_uniemo()
     assemble()
-    make_judges(AutoencoderKL.from_pretrained(vae))
-    evaluate.main(parse(evaluate.EvaluationArguments, "evaluate", ["--config", CONFIG]))
+    make_judges(vae)
+    if not (RUNS / "evaluation" / "evaluation.json").exists():  # the test split and the final judge are read once
+        evaluate.main(parse(evaluate.EvaluationArguments, "evaluate", ["--config", CONFIG]))
 
 
 if __name__ == "__main__":

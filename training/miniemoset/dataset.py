@@ -11,12 +11,12 @@ from .attributes import EMOTIONS, PALETTES, Attributes, sample_attributes
 from .objects import OBJECTS
 from .render import render
 from .scenes import SCENES
+from .streams import Stream
 
-SPLIT_SEEDS = {"train": 101, "val": 102, "calibration": 103, "test": 104}
-"""Streams of the splits, apart from one another and from those of backbones, reader and judges. `val` picks
-checkpoints (validation A), `calibration` settings (validation B)."""
+SPLITS = {"train": Stream.TRAIN, "val": Stream.VAL, "calibration": Stream.CALIBRATION, "test": Stream.TEST}
+"""The stream of each split. `val` picks checkpoints (validation A), `calibration` settings (validation B)."""
 
-SPLIT_SIZES = {"train": 1600, "val": 800, "calibration": 800, "test": 8000}
+SPLIT_SIZES = {"train": 1600, "val": 800, "calibration": 4000, "test": 8000}
 EMOSET_BRIGHTNESS = {"dim": 0.2, "even": 0.5, "bright": 0.8}
 JPEG_QUALITY = 95
 
@@ -50,7 +50,7 @@ def write_dataset(root: Path, sizes: dict[str, int] = SPLIT_SIZES, workers: int 
 
 
 def _write_example(root: Path, split: str, index: int) -> list[str]:
-    emotion, attributes, rng = example(SPLIT_SEEDS[split], index)
+    emotion, attributes, rng = example(SPLITS[split], index)
     name = f"{emotion}/{split}_{index:05d}"
     image, annotation = f"image/{name}.jpg", f"annotation/{name}.json"
     render(attributes, rng).save(root / image, quality=JPEG_QUALITY)

@@ -1,5 +1,6 @@
 """The mini VAE: Stable Diffusion's architecture, factor 8, four latent channels, trained on crops."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,16 +9,17 @@ from diffusers import AutoencoderKL
 from torch import nn
 from torch.nn import functional as F
 
+from ..miniemoset.streams import Stream
 from .corpus import Corpus, to_tensor
 from .loop import train
 from .reader import Reader
 
+BATCH_SIZE = 16
 SMALL_CROP, LARGE_CROP = 32, 64  # many cheap steps first: what is slow to learn needs steps, not context
 SMALL_SHARE = 0.75
-BATCH_SIZE = 16
 KL_WEIGHT = 1e-4
-PERCEPTUAL_WEIGHT, DECODER_PERCEPTUAL_WEIGHT = 0.2, 0.6
 CHROMA_WEIGHT = 0.5
+PERCEPTUAL_WEIGHT, DECODER_PERCEPTUAL_WEIGHT = 0.2, 0.6
 LOG_VARIANCE = -6.0
 
 
@@ -58,65 +60,80 @@ def reconstruction_loss(output: torch.Tensor, target: torch.Tensor) -> torch.Ten
     return distance(error) + CHROMA_WEIGHT * distance(error.diff(dim=1))
 
 
-def perceptual_loss(eye: Reader, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+def perceptual_loss(network: Reader, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Distance of a trained network's features, unit length at each place, summed over its stages (as LPIPS).
 
     Pixels alone leave small objects blurred: a spider's legs are few of them.
     """
     features = [
-        [F.normalize(stage, dim=1) for stage in eye.backbone(images, output_hidden_states=True).hidden_states]
+        [F.normalize(stage, dim=1) for stage in network.backbone(images, output_hidden_states=True).hidden_states]
         for images in (output, target)
     ]
     return sum((a - b).square().sum(dim=1).mean() for a, b in zip(*features, strict=True))
 
 
-def train_vae(corpus: Corpus, folder: Path, eye: Reader, *, steps: int, detail_steps: int, decoder_steps: int) -> None:
+def train_vae(
+    corpus: Corpus,
+    folder: Path,
+    perceptual_network: Reader,
+    *,
+    pixel_steps: int,
+    detail_steps: int,
+    decoder_steps: int,
+) -> None:
     """Train a VAE on random crops of the corpus and save it, its scaling factor measured, to `folder`.
 
     Args:
-        eye: A reader that judges nothing, for the perceptual loss.
-        steps: On pixels alone, small crops first.
+        perceptual_network: A reader that judges nothing.
+        pixel_steps: On pixels alone, small crops first.
         detail_steps: More, with the perceptual loss.
         decoder_steps: More, with a stronger perceptual loss, of the decoder alone: the latents stay what they are.
     """
     torch.manual_seed(0)
     vae = new_vae().to(memory_format=torch.channels_last)
-    eye.requires_grad_(False)
+    perceptual_network.requires_grad_(False)
 
     def pixel_loss_at(step: int) -> torch.Tensor:
-        size = SMALL_CROP if step < SMALL_SHARE * steps else LARGE_CROP
-        pixels, output, divergence = _autoencode(vae, corpus, np.random.default_rng([10, step]), size)
+        size = SMALL_CROP if step < SMALL_SHARE * pixel_steps else LARGE_CROP
+        pixels, output, divergence = _autoencode(vae, corpus, Stream.VAE_PIXELS, step, size)
         return reconstruction_loss(output, pixels) + divergence
 
     def detail_loss_at(step: int) -> torch.Tensor:
-        pixels, output, divergence = _autoencode(vae, corpus, np.random.default_rng([11, step]), LARGE_CROP)
-        perceptual = perceptual_loss(eye, output, pixels)
+        pixels, output, divergence = _autoencode(vae, corpus, Stream.VAE_DETAIL, step, LARGE_CROP)
+        perceptual = perceptual_loss(perceptual_network, output, pixels)
         return reconstruction_loss(output, pixels) + PERCEPTUAL_WEIGHT * perceptual + divergence
 
     def decoder_loss_at(step: int) -> torch.Tensor:
-        pixels, output, _ = _autoencode(vae, corpus, np.random.default_rng([12, step]), LARGE_CROP)
-        return reconstruction_loss(output, pixels) + DECODER_PERCEPTUAL_WEIGHT * perceptual_loss(eye, output, pixels)
+        pixels, output, _ = _autoencode(vae, corpus, Stream.VAE_DECODER, step, LARGE_CROP)
+        perceptual = perceptual_loss(perceptual_network, output, pixels)
+        return reconstruction_loss(output, pixels) + DECODER_PERCEPTUAL_WEIGHT * perceptual
 
-    for name, loss_at, count, rate in (
-        ("vae", pixel_loss_at, steps, 1.5e-3),
-        ("vae_detail", detail_loss_at, detail_steps, 1e-3),
-        ("vae_decoder", decoder_loss_at, decoder_steps, 1e-3),
-    ):
-        if name == "vae_decoder":
-            vae.encoder.requires_grad_(False)
-            vae.quant_conv.requires_grad_(False)
-        checkpoint = folder.parent / f"{name}.ckpt"
-        train(nn.ModuleDict({"vae": vae}), loss_at, steps=count, learning_rate=rate, name=name, checkpoint=checkpoint)
+    def fit(name: str, loss_at: Callable[[int], torch.Tensor], steps: int, rate: float) -> None:
+        checkpoint = folder / f"{name}.ckpt"
+        train(nn.ModuleDict({"vae": vae}), loss_at, steps=steps, learning_rate=rate, name=name, checkpoint=checkpoint)
+
+    fit("vae pixels", pixel_loss_at, pixel_steps, 1.5e-3)
+    fit("vae detail", detail_loss_at, detail_steps, 1e-3)
+    vae.encoder.requires_grad_(False)
+    vae.quant_conv.requires_grad_(False)
+    fit("vae decoder", decoder_loss_at, decoder_steps, 1e-3)
     with torch.no_grad():
         latents = vae.encode(to_tensor(corpus.images[:512])).latent_dist.mean
     vae.register_to_config(scaling_factor=round(1 / latents.std().item(), 5))
     vae.save_pretrained(folder)
 
 
+@torch.no_grad()
+def reconstruct(vae: AutoencoderKL, pixels: torch.Tensor) -> torch.Tensor:
+    """(B, 3, H, W) in [-1, 1] through the VAE and back."""
+    return vae.decode(vae.encode(pixels).latent_dist.mean).sample.clamp(-1, 1)
+
+
 def _autoencode(
-    vae: AutoencoderKL, corpus: Corpus, rng: np.random.Generator, size: int
+    vae: AutoencoderKL, corpus: Corpus, stream: Stream, step: int, size: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """A batch of crops, their reconstructions, and the weighted divergence of the posterior from the prior."""
+    rng = np.random.default_rng([stream, step])
     pixels = to_tensor(_crops(corpus, rng, BATCH_SIZE, size)).contiguous(memory_format=torch.channels_last)
     posterior = vae.encode(pixels).latent_dist
     noise = torch.from_numpy(rng.standard_normal(posterior.mean.shape, dtype=np.float32))

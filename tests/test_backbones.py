@@ -5,16 +5,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline
 from torch import nn
 
-from training.mini.clip import clip_caption, new_clip, zero_shot
-from training.mini.corpus import Corpus, label_row, make_corpus, render_chunk, render_example
-from training.mini.diffusion import encode_latents, new_scheduler, new_text_encoder, new_unet
-from training.mini.gates import ATTRIBUTE_SIZES, one_hot, reconstruct
-from training.mini.loop import train
-from training.mini.reader import ARCHITECTURES, HEADS, Reader, fresh_batches, read, reading_loss
-from training.mini.tokenizer import MAX_LENGTH, lexicon, make_tokenizer
-from training.mini.vae import new_vae, reconstruction_loss
+from training.backbones.clip import clip_caption, new_clip, zero_shot
+from training.backbones.corpus import (
+    Corpus,
+    label_row,
+    make_corpus,
+    render_chunk,
+    render_example,
+    to_pictures,
+    to_tensor,
+)
+from training.backbones.diffusion import encode_latents, new_scheduler, new_text_encoder, new_unet
+from training.backbones.gates import ATTRIBUTE_SIZES, fresh_attributes, learn_one_token, one_hot, one_token_gate
+from training.backbones.loop import train
+from training.backbones.reader import ARCHITECTURES, HEADS, Reader, fresh_batches, read, reading_loss
+from training.backbones.tokenizer import MAX_LENGTH, lexicon, make_tokenizer
+from training.backbones.vae import new_vae, reconstruct, reconstruction_loss
 from training.miniemoset.attributes import PALETTES, Attributes, sample_attributes
 from training.miniemoset.captions import full_caption
 
@@ -56,7 +65,8 @@ def test_clip_captions_leave_palettes_untold_and_half_of_the_objects() -> None:
 def test_architectures_fit_together() -> None:
     tokenizer = make_tokenizer()
     images = render_chunk(7, 0, 2)[0]
-    assert reconstruct(new_vae().eval(), images).shape == images.shape
+    assert to_pictures(reconstruct(new_vae().eval(), to_tensor(images))).shape == images.shape
+    assert np.array_equal(to_pictures(to_tensor(images)), images)
     text = new_text_encoder(tokenizer)(**tokenizer(["a beach"] * 2, padding="max_length", return_tensors="pt"))
     latents = torch.randn(2, 4, 16, 16)
     assert new_unet()(latents, torch.tensor([5, 900]), text.last_hidden_state).sample.shape == latents.shape
@@ -95,7 +105,7 @@ def test_reconstruction_loss_feels_a_wrong_hue_more_than_a_wrong_light() -> None
 def test_readers_read_every_head(architecture: str) -> None:
     reading = read(Reader(architecture), render_chunk(7, 0, 3)[0])
     assert reading.emotion.sum(-1).allclose(torch.ones(3))
-    assert reading.objects.shape == (3, HEADS["objects"]) and reading.object.shape == (3,)
+    assert reading.object_logits.shape == (3, HEADS["objects"]) and reading.object.shape == (3,)
 
 
 def test_reading_loss_leaves_the_emotion_out_where_none_is_known() -> None:
@@ -111,8 +121,21 @@ def test_one_hot_rows_name_each_attribute_once() -> None:
     assert rows.shape == (6, sum(ATTRIBUTE_SIZES)) and rows.sum(dim=1).eq(4).all()
 
 
+def test_a_token_learnt_from_attributes_is_drawn_through_the_frozen_model(corpus: Corpus) -> None:
+    tokenizer = make_tokenizer()
+    parts = {"vae": new_vae(), "unet": new_unet(), "text_encoder": new_text_encoder(tokenizer)}
+    rest = {"scheduler": new_scheduler(), "safety_checker": None, "feature_extractor": None}
+    pipeline = StableDiffusionPipeline(**parts, tokenizer=tokenizer, **rest, requires_safety_checker=False)
+    frozen = pipeline.text_encoder.get_input_embeddings().weight.clone()
+    embed = learn_one_token(pipeline, corpus, torch.randn(24, 4, 16, 16), steps=2, batch_size=2)
+    scores = one_token_gate(Reader(), pipeline, embed, fresh_attributes(2, alone=True))
+    assert set(scores) == {"scene", "object", "palette", "brightness"}
+    assert torch.equal(pipeline.text_encoder.get_input_embeddings().weight, frozen)
+    assert "<emotion>" not in tokenizer.get_vocab()
+
+
 def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("training.mini.loop.CHECKPOINT_EVERY", 4)
+    monkeypatch.setattr("training.backbones.loop.CHECKPOINT_EVERY", 4)
 
     def run(checkpoint: Path, die_at: int | None = None) -> torch.Tensor:
         torch.manual_seed(0)

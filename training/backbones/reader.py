@@ -19,6 +19,7 @@ from transformers import ConvNextConfig, ConvNextModel, PreTrainedModel, ResNetC
 from ..miniemoset.attributes import BRIGHTNESSES, EMOTIONS, PALETTES
 from ..miniemoset.objects import OBJECTS
 from ..miniemoset.scenes import SCENES
+from ..miniemoset.streams import Stream
 from .corpus import label_row, render_example, to_tensor
 from .loop import train
 
@@ -64,10 +65,10 @@ class Reader(nn.Module):
 
 @dataclass
 class Reading:
-    """What a reader saw in N pictures: indices; for `objects` logits (N, 24), for `emotion` probabilities (N, 8)."""
+    """What a reader saw in N pictures: indices, or logits (N, 24), or probabilities (N, 8)."""
 
     scene: torch.Tensor
-    objects: torch.Tensor
+    object_logits: torch.Tensor
     palette: torch.Tensor
     brightness: torch.Tensor
     emotion: torch.Tensor
@@ -76,7 +77,7 @@ class Reading:
     @property
     def object(self) -> torch.Tensor:
         """The clearest object of each picture, (N,)."""
-        return self.objects.argmax(dim=-1)
+        return self.object_logits.argmax(dim=-1)
 
 
 def load_reader(path: Path, architecture: str = "resnet") -> Reader:
@@ -93,7 +94,7 @@ def read(reader: Reader, images: np.ndarray, batch_size: int = 100) -> Reading:
     joined = {name: torch.cat([part[name] for part in logits]) for name in (*HEADS, "features")}
     return Reading(
         scene=joined["scene"].argmax(-1),
-        objects=joined["objects"],
+        object_logits=joined["objects"],
         palette=joined["palette"].argmax(-1),
         brightness=joined["brightness"].argmax(-1),
         emotion=joined["emotion"].softmax(-1),
@@ -108,7 +109,7 @@ def accuracy(reading: Reading, labels: np.ndarray) -> dict[str, float]:
         labels: (N, 5) rows of scene, first object, second object (-1: none), palette, brightness.
     """
     truth = torch.from_numpy(labels.astype(np.int64))
-    ranks = reading.objects.argsort(dim=-1, descending=True)
+    ranks = reading.object_logits.argsort(dim=-1, descending=True)
     present = truth[:, 1:3] >= 0
     count = present.sum(dim=1, keepdim=True)
     place = (ranks[:, None, :] == truth[:, 1:3, None]).float().argmax(dim=-1)
@@ -124,7 +125,7 @@ def train_reader(
     path: Path,
     *,
     architecture: str = "resnet",
-    seed: int,
+    stream: Stream,
     steps: int,
     batch_size: int = 32,
     emotional: bool = False,
@@ -132,20 +133,22 @@ def train_reader(
 ) -> Reader:
     """Train a reader on endless fresh renders and save it to `path`; what is there already is loaded.
 
+    It takes minutes and is not resumable: a second process draws the pictures in order, ahead of the steps.
+
     Args:
-        seed: The stream of pictures, and of everything random.
+        stream: Of the pictures; also the seed of everything else that is random.
         emotional: Draw pictures from P(attributes | emotion) and train the emotion head (a judge), instead of drawing
             every attribute uniformly (the reader).
         augmentation: Applied to half of each batch, such as a VAE's reconstruction.
     """
     if path.exists():
         return load_reader(path, architecture)
-    torch.manual_seed(seed)
+    torch.manual_seed(stream)
     reader = Reader(architecture)
-    stream = fresh_batches(seed, steps, batch_size, emotional)
+    batches = fresh_batches(stream, steps, batch_size, emotional)
 
     def loss_at(step: int) -> torch.Tensor:
-        images, labels, emotions = next(stream)
+        images, labels, emotions = next(batches)
         pixels = to_tensor(images)
         if augmentation is not None:
             half = batch_size // 2
@@ -174,15 +177,16 @@ def fresh_batches(
 ) -> Iterator[tuple[np.ndarray, torch.Tensor, torch.Tensor | None]]:
     """Endless pictures, drawn ahead by a second process: (images, label rows, emotions or None)."""
     with ProcessPoolExecutor(1) as pool:
-        ahead = [pool.submit(_draw_batch, seed, index, batch_size, emotional) for index in range(min(8, batches))]
+        ahead = [pool.submit(draw_batch, seed, index, batch_size, emotional) for index in range(min(8, batches))]
         for index in range(batches):
             images, labels, emotions = ahead.pop(0).result()
             if index + 8 < batches:
-                ahead.append(pool.submit(_draw_batch, seed, index + 8, batch_size, emotional))
+                ahead.append(pool.submit(draw_batch, seed, index + 8, batch_size, emotional))
             yield images, torch.from_numpy(labels), torch.from_numpy(emotions) if emotional else None
 
 
-def _draw_batch(seed: int, index: int, size: int, emotional: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def draw_batch(seed: int, index: int, size: int, emotional: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Batch `index` of a stream: (images, label rows, emotions); emotions take turns and count only if `emotional`."""
     numbers = range(index * size, (index + 1) * size)
     emotions = np.array([number % len(EMOTIONS) for number in numbers])
     examples = [

@@ -15,6 +15,7 @@ from ..miniemoset.captions import SENTENCES, readable
 from ..miniemoset.objects import OBJECTS
 from ..miniemoset.render import IMAGE_SIZE
 from ..miniemoset.scenes import SCENES
+from ..miniemoset.streams import Stream
 from .corpus import Corpus, to_tensor
 from .loop import train
 from .tokenizer import MAX_LENGTH, make_tokenizer
@@ -74,7 +75,7 @@ def train_clip(
     clip = new_clip(len(tokenizer), tokenizer.eos_token_id)
 
     def loss_at(step: int) -> torch.Tensor:
-        rng = np.random.default_rng([30, step])
+        rng = np.random.default_rng([Stream.CLIP, step])
         chosen = np.sort(rng.integers(len(corpus), size=batch_size))
         captions = [clip_caption(corpus.attributes(i), rng) for i in chosen]
         text = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")
@@ -86,7 +87,7 @@ def train_clip(
         steps=steps,
         learning_rate=learning_rate,
         name="clip",
-        checkpoint=folder.parent / "clip.ckpt",
+        checkpoint=folder / "clip.ckpt",
     )
     for part in (clip, tokenizer, new_processor()):
         part.save_pretrained(folder)

@@ -18,6 +18,7 @@ from tqdm import trange
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from ..miniemoset.captions import sample_caption
+from ..miniemoset.streams import Stream
 from .corpus import Corpus, to_tensor
 from .loop import train
 from .tokenizer import MAX_LENGTH, make_tokenizer
@@ -35,6 +36,7 @@ def new_scheduler() -> UniPCMultistepScheduler:
         prediction_type="v_prediction",
         rescale_betas_zero_snr=True,
         timestep_spacing="trailing",
+        steps_offset=1,  # of no effect with trailing steps; without it diffusers warns at every load
     )
 
 
@@ -75,52 +77,66 @@ def encode_latents(vae: AutoencoderKL, corpus: Corpus, size: int, path: Path, ba
     """Scaled latents (size, 4, 16, 16) of the corpus's first pictures, encoded once and kept in `path` as fp16.
 
     The mean stands for a draw: the VAE's posterior is narrow, and the noise of the diffusion hides the rest.
+
+    Raises:
+        ValueError: `path` holds another number of latents.
     """
     if not path.exists():
         parts = [
             vae.encode(to_tensor(corpus.images[i : i + batch_size])).latent_dist.mean * vae.config.scaling_factor
             for i in trange(0, size, batch_size, desc="latents", mininterval=10)
         ]
-        save_file({"latents": torch.cat(parts).half().contiguous()}, path)
-    return load_file(path)["latents"]
+        save_file({"latents": torch.cat(parts)[:size].half().contiguous()}, path)
+    latents = load_file(path)["latents"]
+    if len(latents) != size:
+        raise ValueError(f"Expected {size} latents in {path}, found {len(latents)}; remove the file.")
+    return latents
+
+
+def velocity_loss(
+    unet: UNet2DConditionModel,
+    scheduler: DDPMScheduler,
+    clean: torch.Tensor,
+    timesteps: torch.Tensor,
+    text: torch.Tensor,
+    rng: np.random.Generator,
+) -> torch.Tensor:
+    """Squared error of the predicted velocity (Salimans & Ho 2022) of latents under noise drawn from `rng`.
+
+    Args:
+        clean: (B, 4, 16, 16) latents.
+        timesteps: (B,).
+        text: (B, tokens, width) prompt embeddings.
+    """
+    noise = torch.from_numpy(rng.standard_normal(clean.shape, dtype=np.float32))
+    prediction = unet(scheduler.add_noise(clean, noise, timesteps), timesteps, text).sample
+    return F.mse_loss(prediction, scheduler.get_velocity(clean, noise, timesteps))
 
 
 def train_diffusion(
     corpus: Corpus,
-    vae_folder: Path,
+    vae: AutoencoderKL,
+    latents: torch.Tensor,
     folder: Path,
     *,
     steps: int,
-    size: int,
     batch_size: int = 32,
     learning_rate: float = 1e-3,
 ) -> None:
-    """Train text encoder and UNet on the latents and captions of the corpus's first `size` pictures.
-
-    A whole Stable Diffusion pipeline is saved to `folder`.
-    """
+    """Train text encoder and UNet on latents and captions of the corpus, and save a whole pipeline to `folder`."""
     torch.manual_seed(0)
-    vae = AutoencoderKL.from_pretrained(vae_folder).eval()
-    latents = encode_latents(vae, corpus, size, folder.parent / "latents.safetensors")
     tokenizer, scheduler = make_tokenizer(), new_scheduler()
     noising = DDPMScheduler.from_config(scheduler.config)
     text_encoder = new_text_encoder(tokenizer)
     unet = new_unet().to(memory_format=torch.channels_last)
 
     def loss_at(step: int) -> torch.Tensor:
-        rng = np.random.default_rng([20, step])
+        rng = np.random.default_rng([Stream.DIFFUSION, step])
         chosen = rng.integers(len(latents), size=batch_size)
         captions = ["" if rng.random() < EMPTY_CAPTIONS else sample_caption(corpus.attributes(i), rng) for i in chosen]
-        clean = latents[chosen].float()
-        noise = torch.from_numpy(rng.standard_normal(clean.shape, dtype=np.float32))
-        # One timestep from each of `batch_size` equal strata: the loss's variance falls, its mean stays.
-        timesteps = torch.from_numpy(
-            ((np.arange(batch_size) + rng.random(batch_size)) / batch_size * 1000).astype(int)
-        )
-        noisy = noising.add_noise(clean, noise, timesteps)
         ids = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
-        prediction = unet(noisy, timesteps, text_encoder(ids).last_hidden_state).sample
-        return F.mse_loss(prediction, noising.get_velocity(clean, noise, timesteps))
+        text = text_encoder(ids).last_hidden_state
+        return velocity_loss(unet, noising, latents[chosen].float(), stratified_timesteps(batch_size, rng), text, rng)
 
     train(
         nn.ModuleDict({"unet": unet, "text_encoder": text_encoder}),
@@ -128,9 +144,9 @@ def train_diffusion(
         steps=steps,
         learning_rate=learning_rate,
         name="diffusion",
-        checkpoint=folder.parent / "diffusion.ckpt",
+        checkpoint=folder / "diffusion.ckpt",
     )
-    pipeline = StableDiffusionPipeline(
+    StableDiffusionPipeline(
         vae=vae,
         text_encoder=text_encoder,
         tokenizer=tokenizer,
@@ -139,5 +155,9 @@ def train_diffusion(
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
-    )
-    pipeline.save_pretrained(folder)
+    ).save_pretrained(folder)
+
+
+def stratified_timesteps(count: int, rng: np.random.Generator) -> torch.Tensor:
+    """(count,) timesteps, one from each of as many equal strata: the loss's variance falls, its mean stays."""
+    return torch.from_numpy(((np.arange(count) + rng.random(count)) / count * 1000).astype(np.int64))

@@ -39,7 +39,12 @@ class Corpus:
 
 def to_tensor(images: np.ndarray) -> torch.Tensor:
     """(B, H, W, 3) uint8 to (B, 3, H, W) in [-1, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def to_pictures(pixels: torch.Tensor) -> np.ndarray:
+    """The way back, rounded: (B, 3, H, W) in [-1, 1] to (B, H, W, 3) uint8."""
+    return ((pixels.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
 
 
 def label_row(attributes: Attributes) -> list[int]:
@@ -67,7 +72,11 @@ def render_chunk(seed: int, start: int, stop: int) -> tuple[np.ndarray, np.ndarr
 
 
 def make_corpus(folder: Path, size: int, seed: int, workers: int = 2) -> Corpus:
-    """Render `size` images of the stream `seed` into `folder`; what is there already is kept."""
+    """Render `size` images of the stream `seed` into `folder`; what is there already is kept.
+
+    Raises:
+        ValueError: the corpus that is there has another size.
+    """
     if not (folder / "labels.npy").exists():
         folder.mkdir(parents=True, exist_ok=True)
         images = np.lib.format.open_memmap(
@@ -82,4 +91,7 @@ def make_corpus(folder: Path, size: int, seed: int, workers: int = 2) -> Corpus:
                 images[start:stop], labels[start:stop] = chunk
         images.flush()
         np.save(folder / "labels.npy", labels)  # written last: its presence says that the corpus is whole
-    return Corpus(folder)
+    corpus = Corpus(folder)
+    if len(corpus) != size:
+        raise ValueError(f"Expected {size} images in {folder}, found {len(corpus)}; remove the folder.")
+    return corpus
