@@ -1,6 +1,8 @@
 """Seconds from the shell's prompt to four images of an emotion: `uniemo generate awe`, each run a new process.
 
     python -m benchmarks.cold_start --runs 5
+
+The package must be installed, for it is the console script that is timed.
 """
 
 import argparse

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import tiny
 from diffusers import StableDiffusionPipeline
 from PIL import Image
+from transformers import CLIPVisionModel
 from typer.testing import CliRunner
 
 from uniemo_pipelines import EMOTIONS, __version__, embedded
@@ -63,6 +65,11 @@ def assert_refused(result, *words: str) -> None:
         assert word in result.stderr
 
 
+def cut_in_half(file: Path) -> None:
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2])
+
+
 def pixels(path: Path) -> np.ndarray:
     return np.asarray(Image.open(path))
 
@@ -115,6 +122,28 @@ def test_every_way_to_ask(uniemo, tmp_path, arguments):
     assert (asked != pixels(tmp_path / "awe.png")).any()
 
 
+@pytest.mark.parametrize(
+    ("spaced", "plain"),
+    [("amusement = 0.75, fear=0.25", "amusement=0.75,fear=0.25"), ("amusement , fear", "amusement,fear")],
+)
+def test_blanks_in_a_fusion_do_not_make_it_a_prompt(uniemo, tmp_path, spaced, plain):
+    for name, text in (("spaced.png", spaced), ("plain.png", plain)):
+        generate(uniemo, text, "--seed", "1", "--num", "1", "--out", name)
+    assert (pixels(tmp_path / "spaced.png") == pixels(tmp_path / "plain.png")).all()
+
+
+def test_a_prompt_without_an_emotion_gives_the_stock_picture_and_says_so(uniemo):
+    def notes(*arguments: str) -> list[str]:
+        lines = generate(uniemo, *arguments, "--num", "1").stderr.splitlines()
+        return [line for line in lines if "no emotion in the prompt" in line]
+
+    [note] = notes("a street, a cat")
+    assert "<awe>" in note and "--emotion" in note and "stock picture" in note
+    assert not notes("an <Awe> street, 1+1=2")
+    assert not notes("a street", "--emotion", "awe")
+    assert not notes("a street", "--negative-emotion", "fear")
+
+
 def test_repeated_emotions_are_fused(uniemo, tmp_path):
     common = ("a street", "--seed", "1", "--num", "1")
     generate(uniemo, *common, "--emotion", "amusement=3", "--emotion", "fear", "--out", "repeated.png")
@@ -149,6 +178,9 @@ def test_every_knob_changes_the_image(uniemo, tmp_path, option):
         (("a street", "--emotion", "awe=much"), ("number after 'awe='", "much")),
         (("a street", "--emotion", "awe,fear,awe"), ("awe twice",)),
         (("awe", "--negative-emotion", "feer"), ("Did you mean 'fear'?",)),
+        (("amusement=0.6, feer=-0.4",), ("Did you mean 'fear'?",)),
+        (("amusement, feer",), ("Did you mean 'fear'?",)),
+        (("a street = 2",), ("found 'a street'",)),
         (("a <emotion> street",), ("<emotion>",)),
         (("a <amusment> street",), ("<amusement>",)),
         (("",), ("empty",)),
@@ -158,6 +190,7 @@ def test_every_knob_changes_the_image(uniemo, tmp_path, option):
         (("awe", "--out", "missing/awe.png"), ("no folder missing",)),
         (("awe", "--out", "awe.doc"), (".doc",)),
         (("awe", "--out", "."), ("folder",)),
+        (("awe", "--out", ".", "--separate"), (".png, .jpg",)),
         (("awe", "--model", "./nowhere"), ("./nowhere",)),
         (("awe", "--adapter", "nowhere.safetensors"), ("nowhere.safetensors",)),
     ],
@@ -173,6 +206,24 @@ def test_a_folder_that_refuses_files_is_named(uniemo, tmp_path):
     locked = tmp_path / "locked"
     locked.mkdir(mode=0o500)
     assert_refused(uniemo("generate", "awe", "--out", locked / "awe.png"), "locked", "Permission denied")
+
+
+def test_the_option_that_names_the_refusing_folder_is_said(uniemo, photo, monkeypatch):
+    def refuse(**_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("uniemo_pipelines.drawing.tempfile.NamedTemporaryFile", refuse)
+    assert_refused(uniemo("generate", "awe"), "Permission denied", "choose another --out")
+    assert_refused(uniemo("understand", photo, "--explain", "o.png"), "Permission denied", "choose another --explain")
+
+
+def test_separate_files_are_the_ones_checked(uniemo, tmp_path):
+    """A folder in the way of the second file stops it before the first is made; one at --out itself does not."""
+    (tmp_path / "awe-2.png").mkdir()
+    assert_refused(uniemo("generate", "awe", "--separate", "--out", "awe.png"), "Error: awe-2.png", "folder")
+    (tmp_path / "fear.png").mkdir()
+    generate(uniemo, "fear", "--separate", "--num", "1", "--out", "fear.png")
+    assert {path.name for path in tmp_path.iterdir()} == {"awe-2.png", "fear.png", "fear-1.png"}
 
 
 def test_a_failed_write_leaves_the_old_file(uniemo, tmp_path, monkeypatch):
@@ -235,8 +286,33 @@ def test_understand_refuses_an_overlay_that_cannot_be_written(uniemo, photo):
     assert_refused(uniemo("understand", photo, "--explain", "missing/o.png"), "no folder missing")
 
 
+def test_an_overlay_never_replaces_a_photo(uniemo, photo, tmp_path):
+    before = photo.read_bytes()
+    assert_refused(uniemo("understand", "photo.jpg", "--explain", photo), "photo.jpg", "--explain")
+    (tmp_path / "o-1.jpg").write_bytes(before)
+    assert_refused(uniemo("understand", photo, "o-1.jpg", "--explain", "o.jpg"), "o-1.jpg", "--explain")
+    assert photo.read_bytes() == (tmp_path / "o-1.jpg").read_bytes() == before
+
+
 def test_understand_names_a_model_that_is_not_there(uniemo, photo):
     assert_refused(uniemo("understand", photo, "--model", "./nowhere"), "./nowhere")
+
+
+def test_understand_refuses_a_model_of_another_kind(uniemo, photo, tmp_path):
+    """Its missing parts would be drawn at random."""
+    shutil.copytree(embedded.UNDERSTANDING, tmp_path / "clip")
+    CLIPVisionModel(tiny.understanding().config.vision_config).save_pretrained(tmp_path / "clip")
+    assert_refused(uniemo("understand", photo, "--model", "./clip"), "'uniemo'", "'clip_vision_model'", "./clip")
+    assert_refused(uniemo("understand", photo, "--model", embedded.STABLE_DIFFUSION), "'uniemo'", "none")
+
+
+def test_a_model_cut_short_is_named(uniemo, photo, tmp_path):
+    shutil.copytree(embedded.FOLDER, tmp_path / "models")
+    cut_in_half(tmp_path / "models/understanding/model.safetensors")
+    cut_in_half(tmp_path / "models/stable-diffusion/text_encoder/model.safetensors")
+    understood = uniemo("understand", photo, "--model", "models/understanding")
+    assert_refused(understood, "models/understanding", "cut short")
+    assert_refused(uniemo("generate", "awe", "--model", "models/stable-diffusion"), "stable-diffusion", "cut short")
 
 
 def test_info_tells_versions_and_sizes(uniemo):
@@ -266,6 +342,8 @@ def test_help_and_version_do_not_wait_for_torch(tmp_path):
     shown = run_alone("--help", cwd=tmp_path)
     assert shown.returncode == 0 and "generate" in shown.stdout and "understand" in shown.stdout
     assert run_alone("--version", cwd=tmp_path).stdout.strip() == f"uniemo {__version__}"
+    as_module = "import runpy; runpy.run_module('uniemo_pipelines', run_name='__main__')"
+    assert run_alone("--version", cwd=tmp_path, program=as_module).stdout.strip() == f"uniemo {__version__}"
 
 
 @pytest.mark.slow

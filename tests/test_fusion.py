@@ -65,8 +65,8 @@ def test_condition_is_the_weighted_sum_of_the_three_mappings():
     give_attributes(model)
     e, s, o = torch.randn(1, WIDTH, generator=seeded()), features_on_axes(1), features_on_axes(2)
     mapped = model.mappers[0]
-    condition = model(e, s, o, one_hot(AWE), emotion_scale=0.5, scene_scale=2.0, object_scale=torch.tensor([3.0]))
-    expected = 0.5 * mapped["emotion"](e) + 2 * 1 / 8 * mapped["scene"](s) + 3 * 6 / 8 * mapped["object"](o)
+    condition = model(e, s, o, one_hot(AWE), scene_scale=2.0, object_scale=torch.tensor([3.0]))
+    expected = mapped["emotion"](e) + 2 * 1 / 8 * mapped["scene"](s) + 3 * 6 / 8 * mapped["object"](o)
     torch.testing.assert_close(condition, expected)
 
 

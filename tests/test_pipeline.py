@@ -11,6 +11,7 @@ from diffusers.pipelines.stable_diffusion import StableDiffusionPipelineOutput
 from diffusers.utils import logging
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from transformers import CLIPVisionModel
 
 from uniemo_pipelines import UniEmoPipeline
 from uniemo_pipelines.conditioning_uniemo import sample_generators
@@ -256,6 +257,14 @@ def test_without_an_understanding_model_the_way_out_is_named(pipe, photo):
         pipe(emotion_image=photo)
     pipe.understanding_model = tiny.understanding()
     assert output(pipe, emotion_image=photo).conditions["<emotion>"].shape == (1, tiny.TEXT_WIDTH)
+
+
+def test_an_understanding_model_of_another_kind_is_refused(pipe, photo, tmp_path):
+    """Its missing parts would be drawn at random."""
+    CLIPVisionModel(tiny.understanding().config.vision_config).save_pretrained(tmp_path)
+    pipe.register_to_config(understanding=str(tmp_path))
+    with pytest.raises(ValueError, match="'uniemo'.*found 'clip_vision_model'"):
+        _ = pipe.understanding_model
 
 
 # ------------------------------------------------------------------------------------------------------- bad input

@@ -23,12 +23,12 @@ from transformers import (
     pipeline,
 )
 
+from training.vocabulary import encode_vocabulary
 from uniemo_pipelines import modeling_uniemo
 from uniemo_pipelines.modeling_uniemo import (
     EMOTIONS,
     UniEmoConfig,
     UniEmoUnderstandingModel,
-    encode_vocabulary,
     multi_positive_contrastive_loss,
     released_contrastive_loss,
 )

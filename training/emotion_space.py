@@ -1,8 +1,8 @@
-"""The arithmetic of fitting an emotion space: one pass over the features, in bounded memory, mergeable.
+"""The arithmetic of fitting an emotion space: one pass over the features, in bounded memory.
 
 Per emotion, over the emotion, scene and object features together (section 2.4 of the paper has only the first):
 
-- mean and standard deviation, by Welford's update in Chan's batched and mergeable form;
+- mean and standard deviation, by Welford's update in Chan's batched form;
 - a joint bank of medoids: real images' features, each with the share of images that it stands for;
 - a joint low-rank Gaussian: r factors and a diagonal remainder.
 
@@ -38,20 +38,11 @@ class Moments:
         for emotion in labels.unique().tolist():
             rows = features[labels == emotion].double()
             mean = rows.mean(0)
-            self._combine(emotion, float(len(rows)), mean, (rows - mean).pow(2).sum(0))
-
-    def merge(self, other: "Moments") -> None:
-        """Adds what another process has seen."""
-        for emotion in range(len(EMOTIONS)):
-            if other.count[emotion] > 0:
-                self._combine(emotion, other.count[emotion].item(), other.mean[emotion], other.squares[emotion])
-
-    def _combine(self, emotion: int, count: float, mean: Tensor, squares: Tensor) -> None:
-        before = self.count[emotion].item()
-        delta = mean - self.mean[emotion]
-        self.count[emotion] += count
-        self.mean[emotion] += delta * (count / (before + count))
-        self.squares[emotion] += squares + delta.pow(2) * (before * count / (before + count))
+            before, count = self.count[emotion].item(), len(rows)
+            delta = mean - self.mean[emotion]
+            self.count[emotion] += count
+            self.mean[emotion] += delta * (count / (before + count))
+            self.squares[emotion] += (rows - mean).pow(2).sum(0) + delta.pow(2) * (before * count / (before + count))
 
     @property
     def std(self) -> Tensor:
@@ -78,18 +69,10 @@ class Candidates:
         keys = torch.tensor([_key(self.seed, index) for index in indices.tolist()], dtype=torch.int64)
         for emotion in labels.unique().tolist():
             chosen = labels == emotion
-            self._keep(emotion, keys[chosen], features[chosen].float())
-
-    def merge(self, other: "Candidates") -> None:
-        """Adds what another process has kept."""
-        for emotion in range(len(EMOTIONS)):
-            self._keep(emotion, other.keys[emotion], other.features[emotion])
-
-    def _keep(self, emotion: int, keys: Tensor, features: Tensor) -> None:
-        keys = torch.cat([self.keys[emotion], keys])
-        order = keys.argsort(stable=True)[: self.limit]
-        self.keys[emotion] = keys[order]
-        self.features[emotion] = torch.cat([self.features[emotion], features])[order]
+            known = torch.cat([self.keys[emotion], keys[chosen]])
+            order = known.argsort(stable=True)[: self.limit]
+            self.keys[emotion] = known[order]
+            self.features[emotion] = torch.cat([self.features[emotion], features[chosen].float()])[order]
 
 
 class EmotionSpaceFit:
@@ -126,11 +109,6 @@ class EmotionSpaceFit:
             raise ValueError(f"features are not finite for the images with index {indices[broken].tolist()}")
         self.moments.update(labels, features)
         self.candidates.update(labels, features, indices)
-
-    def merge(self, other: "EmotionSpaceFit") -> None:
-        """Adds what another process has collected; both must have been made with the same arguments."""
-        self.moments.merge(other.moments)
-        self.candidates.merge(other.candidates)
 
     def fit(self, bank_size: int = 64, rank: int = 16) -> dict[str, Tensor]:
         """Fits all forms.

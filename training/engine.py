@@ -11,6 +11,8 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration, set_seed, tqdm
 from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader, Dataset
 from transformers import get_cosine_schedule_with_warmup
 
@@ -102,16 +104,14 @@ def train(
                 figures = _checked(losses, step)
                 accelerator.backward(losses["loss"])
                 accelerator.clip_grad_norm_(model.parameters(), arguments.max_grad_norm)
-                optimizer.step()
-                schedule.step()
-                optimizer.zero_grad()
+                _update(optimizer, schedule)
                 log.append({"step": step, "epoch": epoch, **figures})
-                progress.set_postfix({name: f"{value:.3f}" for name, value in figures.items()}, refresh=False)
+                progress.set_postfix_str(_text(figures, digits=3), refresh=False)
                 progress.update()
             if figures := after_epoch(accelerator.unwrap_model(model)):
                 log.append({"step": step, "epoch": epoch, **figures})
                 if accelerator.is_main_process:
-                    progress.write(f"epoch {epoch + 1}: " + ", ".join(f"{k} {v:.4f}" for k, v in figures.items()))
+                    progress.write(f"epoch {epoch + 1}: {_text(figures, digits=4)}")
     return log
 
 
@@ -126,6 +126,16 @@ def _checked(losses: Mapping[str, Tensor], step: int) -> dict[str, float]:
     if not all(map(math.isfinite, figures.values())):
         raise FloatingPointError(f"Step {step}: expected finite losses, found {figures}.")
     return figures
+
+
+def _update(optimizer: Optimizer, schedule: LRScheduler) -> None:
+    optimizer.step()
+    schedule.step()
+    optimizer.zero_grad()
+
+
+def _text(figures: Mapping[str, float], digits: int) -> str:
+    return ", ".join(f"{name} {value:.{digits}f}" for name, value in figures.items())
 
 
 def save_log(folder: str | Path, arguments: LoopArguments, log: list[dict[str, float]]) -> None:

@@ -7,9 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-RELEASED_CROSS_ENTROPY_WEIGHT = 1e-3
-RELEASED_TRIPLET_WEIGHT = 1e-6
-
 
 class ConditionLoss(NamedTuple):
     """The two parts of the emotional condition loss, scalars, unweighted."""
@@ -30,7 +27,7 @@ def emotional_condition_loss(
     The anchor of the triplet is the logits of the condition, the positive the one-hot true emotion, the negative the
     one-hot hardest wrong emotion: the wrong one that the image's prediction ranks highest. Distances are 1 - cosine.
     Gradients reach the condition only (and the head, unless it is frozen, as the paper has it); the released weights
-    of the two parts are `RELEASED_CROSS_ENTROPY_WEIGHT` and `RELEASED_TRIPLET_WEIGHT`.
+    of the two parts are 1e-3 and 1e-6.
 
     Args:
         condition: (B, D), the pseudo-token's embedding; with several text encoders the first one's.

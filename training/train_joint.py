@@ -235,7 +235,8 @@ class JointModel(nn.Module):
         )
 
     def understanding_loss(self, output: UniEmoOutput, batch: Batch) -> Tensor:
-        """0.9 emotion + 0.05 scene + 0.05 object; pictures without a scene or object are left out of that part."""
+        """Stage 1's weighted sum with linear heads; pictures without a scene or object are left out of that part."""
+        weights = self.understanding.config
         emotion = functional.cross_entropy(output.logits, batch["labels"])
         scene_logits = self.scene_head(output.scene_features)
         scene = functional.cross_entropy(scene_logits, batch["scene_labels"], ignore_index=NO_LABEL, reduction="sum")
@@ -244,7 +245,8 @@ class JointModel(nn.Module):
         object_logits = self.object_head(output.object_features)
         objects = functional.binary_cross_entropy_with_logits(object_logits, batch["object_labels"], reduction="none")
         objects = (objects.mean(1) * labelled).sum() / labelled.sum().clamp(min=1)
-        return 0.9 * emotion + 0.05 * scene + 0.05 * objects
+        attributes = weights.scene_loss_weight * scene + weights.object_loss_weight * objects
+        return weights.emotion_loss_weight * emotion + attributes
 
 
 def build_fusion(

@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
 
-from uniemo_pipelines.modeling_uniemo import UniEmoUnderstandingModel, encode_vocabulary
+from uniemo_pipelines.modeling_uniemo import UniEmoUnderstandingModel
 
 from .config import LoopArguments, parse
 from .data import EmoSetDataset, EvaluationTransform, TrainingTransform, Vocabulary
 from .engine import Batch, ParameterGroup, make_accelerator, make_loader, save_log, train
+from .vocabulary import encode_vocabulary
 
 
 @dataclass(kw_only=True)

@@ -7,8 +7,9 @@ import json
 import logging
 import os
 import random
+import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from importlib import metadata
 from pathlib import Path
@@ -141,11 +142,14 @@ def generate(
     """
     from . import drawing
 
-    drawing.check_writable(out)
     _quiet()
     prompt, emotions = _request(what, emotion)
+    files = _files(emotions, num, out, separate)
+    for file in files:
+        drawing.check_writable(file, "--out")
     negative = None if negative_emotion is None else _emotion(negative_emotion)
     _check_spelling(prompt, [*emotions.values(), negative])
+    _note_stock(prompt, [*emotions.values(), negative])
     seed = random.randrange(2**31) if seed is None else seed
     options = {
         "num_inference_steps": steps,
@@ -164,9 +168,9 @@ def generate(
         for name, one in emotions.items():
             advance(0, name or "generating")
             rows[name] = _images(pipe, prompt, one, range(seed, seed + num), advance, options)
-    for path, image in _files(rows, out, separate).items():
-        drawing.write_image(image, path)
-        typer.echo(path)
+    for file, picture in zip(files, _pictures(rows, separate), strict=True):
+        drawing.write_image(picture, file)
+        typer.echo(file)
     width, height = next(iter(rows.values()))[0].size
     _errors.print(f"{num * len(rows)} images of {width}x{height}, seed {seed}", highlight=False)
 
@@ -192,10 +196,10 @@ def understand(
     from .images_uniemo import open_image
 
     overlays = _overlay_files(explain, len(photos))
-    for photo, overlay in zip(photos, overlays, strict=True):  # all of them, before the slow part
+    for photo in photos:  # all of them, before the slow part
         open_image(photo)
-        if overlay is not None:
-            drawing.check_writable(overlay)
+    for overlay in filter(None, overlays):
+        _check_overlay(overlay, photos)
     _quiet()
     from .understanding_uniemo import understand_images
 
@@ -233,8 +237,9 @@ def _request(what: str, emotion: list[str] | None) -> tuple[str | None, dict[str
 
     if not what.strip():
         raise ValueError("expected an emotion or a prompt, found an empty text.")
-    words = what.split()
-    if emotion is None and (len(words) > 1 or "<" in what):
+    joined = re.sub(r"\s*([,=])\s*", r"\1", what)  # "amusement = 0.6, fear" is no prompt
+    is_prompt = "<" in what or ("=" not in what and len(joined.split()) > 1)
+    if emotion is None and is_prompt:
         return what, {"": None}
     prompt, text = (what, ",".join(emotion)) if emotion is not None else (None, what)
     if text.strip().lower() == ALL:
@@ -270,6 +275,27 @@ def _check_spelling(prompt: str | None, emotions: list[Emotion | None]) -> None:
         raise ValueError(f"expected an emotion token in the prompt, found '{found}'. Did you mean '{near}'?")
 
 
+def _note_stock(prompt: str | None, emotions: list[Emotion | None]) -> None:
+    """Says on stderr that no emotion was asked for, which may be a slip."""
+    from .prompting_uniemo import tokens_in
+
+    if prompt is not None and not tokens_in(prompt) and all(emotion is None for emotion in emotions):
+        typer.echo("no emotion in the prompt: add <awe> or --emotion; this is the stock picture", err=True)
+
+
+@contextmanager
+def _whole_weights(where: str) -> Iterator[None]:
+    """Raises ValueError where a weight file was cut short; safetensors' own error names neither file nor folder."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as error:
+        raise ValueError(
+            f"{where}: expected whole safetensors files, found one cut short or damaged ({error}); fetch it again."
+        ) from None
+
+
 def _load_pipeline(model: str | None, adapter: str | None, device: str) -> "UniEmoPipeline":
     import torch
 
@@ -277,7 +303,9 @@ def _load_pipeline(model: str | None, adapter: str | None, device: str) -> "UniE
 
     where = _device(device)
     dtype = torch.float16 if where.type == "cuda" else torch.float32
-    pipe = UniEmoPipeline.from_pretrained(model or embedded.existing(embedded.STABLE_DIFFUSION), dtype=dtype)
+    base = model or embedded.existing(embedded.STABLE_DIFFUSION)
+    with _whole_weights(base):
+        pipe = UniEmoPipeline.from_pretrained(base, dtype=dtype)
     pipe.load_uniemo(adapter or embedded.existing(embedded.ADAPTER))
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(where)
@@ -288,9 +316,12 @@ def _load_understanding(model: str | None, device: str) -> "tuple[UniEmoUndersta
     from transformers import CLIPImageProcessorPil
 
     from .modeling_uniemo import UniEmoUnderstandingModel
+    from .understanding_uniemo import check_understanding
 
     where = model or embedded.existing(embedded.UNDERSTANDING)
-    network = UniEmoUnderstandingModel.from_pretrained(where, dtype=torch.float32)
+    check_understanding(where)
+    with _whole_weights(where):
+        network = UniEmoUnderstandingModel.from_pretrained(where, dtype=torch.float32)
     return network.eval().to(_device(device)), CLIPImageProcessorPil.from_pretrained(where)
 
 
@@ -319,17 +350,23 @@ def _images(
     ).images
 
 
-def _files(rows: dict[str, list["Image.Image"]], out: Path, separate: bool) -> dict[Path, "Image.Image"]:
-    """The files to write: one grid or labelled sheet, or one file an image."""
+def _files(names: Collection[str], num: int, out: Path, separate: bool) -> list[Path]:
+    """The files to write, in the order of `_pictures`, for `num` images in each of the named rows."""
     from . import drawing
 
     if not separate:
-        return {out: drawing.grid(next(iter(rows.values()))) if len(rows) == 1 else drawing.sheet(rows)}
-    return {
-        drawing.numbered(drawing.numbered(out, name) if len(rows) > 1 else out, index): image
-        for name, images in rows.items()
-        for index, image in enumerate(images, 1)
-    }
+        return [out]
+    bases = [drawing.numbered(out, name) for name in names] if len(names) > 1 else [out]
+    return [drawing.numbered(base, index) for base in bases for index in range(1, num + 1)]
+
+
+def _pictures(rows: dict[str, list["Image.Image"]], separate: bool) -> list["Image.Image"]:
+    """The pictures to write: one grid or labelled sheet, or each image."""
+    from . import drawing
+
+    if separate:
+        return [image for images in rows.values() for image in images]
+    return [drawing.grid(next(iter(rows.values()))) if len(rows) == 1 else drawing.sheet(rows)]
 
 
 def _overlay_files(explain: Path | None, photos: int) -> list[Path | None]:
@@ -338,6 +375,14 @@ def _overlay_files(explain: Path | None, photos: int) -> list[Path | None]:
     if explain is None or photos == 1:
         return [explain] * photos
     return [drawing.numbered(explain, index) for index in range(1, photos + 1)]
+
+
+def _check_overlay(overlay: Path, photos: Sequence[Path]) -> None:
+    from . import drawing
+
+    drawing.check_writable(overlay, "--explain")
+    if overlay.exists() and any(overlay.samefile(photo) for photo in photos):
+        raise ValueError(f"{overlay}: expected a file to write, found a photo to read; choose another --explain.")
 
 
 def _plain_values(photo: Path, result: "ImageUnderstanding") -> dict[str, Any]:

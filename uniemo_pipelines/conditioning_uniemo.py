@@ -391,7 +391,7 @@ class UniEmoConditioningMixin:
                 sample = [feature[rows] for feature in features]
             else:
                 sample = self.fusion.sample(weights, [generators[i] for i in rows], settings.emotion_variation)
-            condition = self.fusion(*sample, weights, 1.0, settings.scene_scale, settings.object_scale)
+            condition = self.fusion(*sample, weights, settings.scene_scale, settings.object_scale)
             plan.conditions[token] = condition.new_zeros(len(wanted), condition.shape[-1])
             plan.conditions[token][rows] = condition
             for i, attributes in zip(rows, self._attributes(sample, weights), strict=True):
@@ -431,7 +431,7 @@ class UniEmoConditioningMixin:
         if any(slot is not None for slot in slots):
             unused = torch.full((len(EMOTIONS),), 1 / len(EMOTIONS))
             rows = torch.stack([unused if slot is None else slot for slot in slots])
-            scales = (1.0, settings.scene_scale, settings.object_scale)
+            scales = (settings.scene_scale, settings.object_scale)
             plan.negative_conditions[SLOT_TOKEN] = self.fusion(*self.fusion.mean_features(rows), rows, *scales)
 
 

@@ -65,11 +65,15 @@ def overlay(image: Image.Image, attention: np.ndarray, side: int = 384) -> Image
 
 def numbered(path: Path, label: int | str) -> Path:
     """`awe.png` and 1 give `awe-1.png`."""
-    return path.with_name(f"{path.stem}-{label}{path.suffix}")
+    return path.parent / f"{path.stem}-{label}{path.suffix}"
 
 
-def check_writable(path: Path) -> None:
+def check_writable(path: Path, option: str) -> None:
     """Tries out whether a picture can be written at `path`, before the long work that makes it.
+
+    Args:
+        path: the very file that will be written.
+        option: what the user gave it with, to be named in the message.
 
     Raises:
         ValueError: no picture format has this suffix, the folder is missing or refuses files, `path` is a folder.
@@ -86,7 +90,7 @@ def check_writable(path: Path) -> None:
         if path.exists() and not os.access(path, os.W_OK):
             raise PermissionError(None, "the file is write-protected")
     except OSError as error:
-        raise ValueError(f"{path}: cannot be written there ({error.strerror}); choose another --out.") from None
+        raise ValueError(f"{path}: cannot be written there ({error.strerror}); choose another {option}.") from None
 
 
 def write_image(image: Image.Image, path: Path) -> None:

@@ -96,7 +96,6 @@ class UniEmoFusionModel(ModelMixin, ConfigMixin):
         scene_features: Tensor,
         object_features: Tensor,
         emotion_weights: Tensor,
-        emotion_scale: float | Tensor = 1.0,
         scene_scale: float | Tensor = 1.0,
         object_scale: float | Tensor = 1.0,
     ) -> Tensor | tuple[Tensor, ...]:
@@ -107,18 +106,14 @@ class UniEmoFusionModel(ModelMixin, ConfigMixin):
         Args:
             emotion_features, scene_features, object_features: (B, F), any floating type.
             emotion_weights: (B, 8) or (8,), summing to 1: the label in training, the target in generation.
-            emotion_scale, scene_scale, object_scale: factors of the three terms, a number or (B,).
+            scene_scale, object_scale: factors of the two attribute terms, a number or (B,).
 
         Returns:
             (B, D) in the mappers' type; with several text encoders a tuple of them, in their order.
         """
         alpha_scene, alpha_object = self.coefficients(scene_features, object_features, emotion_weights)
         features = [self._matching(f).to(self.dtype) for f in (emotion_features, scene_features, object_features)]
-        one = torch.ones_like(alpha_scene)
-        scales = [
-            (_as(scale, alpha) * alpha)[:, None]
-            for scale, alpha in ((emotion_scale, one), (scene_scale, alpha_scene), (object_scale, alpha_object))
-        ]
+        scales = (1.0, _scaled(alpha_scene, scene_scale), _scaled(alpha_object, object_scale))
         conditions = tuple(_weighted_sum(mappers, features, scales) for mappers in self.mappers)
         return conditions if len(conditions) > 1 else conditions[0]
 
@@ -445,7 +440,7 @@ def _checked(name: str, value: Tensor, shape: tuple[int, ...]) -> Tensor:
     return value.detach().float()
 
 
-def _weighted_sum(mappers: nn.ModuleDict, features: Sequence[Tensor], scales: Sequence[Tensor]) -> Tensor:
+def _weighted_sum(mappers: nn.ModuleDict, features: Sequence[Tensor], scales: Sequence[float | Tensor]) -> Tensor:
     """The sum of scale * mapper(feature), added in float32 and returned in the mappers' type."""
     terms = [mappers[name](feature) for name, feature in zip(FEATURES, features, strict=True)]
     return sum(scale * term for scale, term in zip(scales, terms, strict=True)).to(terms[0].dtype)
@@ -485,8 +480,9 @@ def _mix(values: Tensor, weights: Tensor) -> Tensor:
     return (weights[:, None, None] * values).sum(0)
 
 
-def _as(scale: float | Tensor, like: Tensor) -> Tensor:
-    return torch.as_tensor(scale, device=like.device, dtype=like.dtype)
+def _scaled(alpha: Tensor, scale: float | Tensor) -> Tensor:
+    """Coefficients (B,) times a number or (B,), as a column (B, 1)."""
+    return (alpha * torch.as_tensor(scale, device=alpha.device, dtype=alpha.dtype))[:, None]
 
 
 def _spread(vectors: Tensor) -> Tensor:

@@ -23,10 +23,16 @@ from diffusers import DiffusionPipeline
 from huggingface_hub import hf_hub_download
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from transformers import AutoImageProcessor, BaseImageProcessor, CLIPImageProcessorPil, PreTrainedModel
+from transformers import (
+    AutoImageProcessor,
+    BaseImageProcessor,
+    CLIPImageProcessorPil,
+    PreTrainedModel,
+)
 
 from .fusion_uniemo import EMOTIONS, UniEmoFusionModel
 from .prompting_uniemo import EMOTION_TOKENS, PseudoTokens
+from .understanding_uniemo import check_understanding
 
 ADAPTER_NAME = "uniemo_adapter.safetensors"
 FORMAT_VERSION = "1"
@@ -273,13 +279,15 @@ class UniEmoLoaderMixin:
         """The understanding model, fetched at first use from where the adapter says; it can be set as well.
 
         Raises:
-            ValueError: neither the adapter names one nor was one set.
+            ValueError: neither the adapter names one nor was one set, or it names a model of another kind.
         """
         if self._understanding_model is None:
             # Imported when needed: generation alone does not touch the CLIP backbone.
             from .modeling_uniemo import UniEmoUnderstandingModel
 
-            model = UniEmoUnderstandingModel.from_pretrained(self._understanding_location(), **self._hub_arguments)
+            location = self._understanding_location()
+            check_understanding(location, **self._hub_arguments)
+            model = UniEmoUnderstandingModel.from_pretrained(location, **self._hub_arguments)
             self._understanding_model = model.to(self.text_encoder.dtype).eval()
         return self._understanding_model.to(self._execution_device)
 

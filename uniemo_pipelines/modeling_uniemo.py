@@ -23,7 +23,6 @@ from transformers import (
     CLIPVisionModelWithProjection,
     PreTrainedConfig,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
 )
 from transformers import initialization as init
 from transformers.activations import ACT2FN
@@ -46,7 +45,6 @@ VIT_L_14 = {
     "patch_size": 14,
 }
 CONTRASTIVE_FORMS = ("multi_positive", "released")
-VOCABULARY_BATCH = 128
 
 
 class UniEmoConfig(PreTrainedConfig):
@@ -55,9 +53,8 @@ class UniEmoConfig(PreTrainedConfig):
     Args:
         vision_config: the CLIP vision tower; the paper's ViT-L/14 at 224 px unless given.
         num_scene_queries, num_object_queries: number of expert queries of each kind.
-        stage_boundaries: the layers after which the two interactive blocks run, as `(a, b)` with
-            `0 < a < b < num_hidden_layers`. None cuts n layers at n // 3 and 2 * n // 3: three equal stages where n is
-            a multiple of three, else the later stages are the longer ones by one layer.
+        stage_boundaries: the layers after which the two interactive blocks run, 0 < a < b < num_hidden_layers. None
+            cuts n layers at n // 3 and 2 * n // 3: three equal stages, or the later ones longer by one layer.
         projection_dim: width of the space in which features meet text features; the width of CLIP's text features.
         classifier_hidden, classifier_dropout: of the emotion head. `classifier_hidden` must be the width
             of the generator's text encoder, for the emotional condition loss applies the last layer to a condition.
@@ -67,8 +64,7 @@ class UniEmoConfig(PreTrainedConfig):
         logit_scale_init_value: both log temperatures at the start, CLIP's own 1/0.07. The released code fixes the
             scene's at the pretrained CLIP's 100; here both are trained, and so is the projection that they scale.
         query_initializer_range: standard deviation of the queries at the start; 1 in the released code.
-        initializer_factor: factor on the weights of blocks, heads and projections at the start, whose standard
-            deviation is (3 * fan_in) ** -0.5: that of PyTorch's own linear layers.
+        initializer_factor: on the standard deviation of our other weights; 1 is PyTorch's own, (3 * fan_in) ** -0.5.
 
     Raises:
         ValueError: stages that do not fit the backbone, no queries, an unknown contrastive form.
@@ -123,9 +119,7 @@ class UniEmoConfig(PreTrainedConfig):
     def _check(self) -> None:
         layers, cut = self.num_hidden_layers, self.stage_boundaries
         if layers < 3:
-            raise ValueError(
-                f"The three stages need a vision tower of at least 3 layers; found {layers}: take a deeper one."
-            )
+            raise ValueError(f"Expected a vision tower of at least 3 layers; found {layers}: take a deeper one.")
         if cut is not None and (len(cut) != 2 or not 0 < cut[0] < cut[1] < layers):
             raise ValueError(
                 f"stage_boundaries must be two layer numbers a < b from 1 to {layers - 1}, for the vision tower has "
@@ -238,32 +232,6 @@ def _mean_over_positives(log_probabilities: torch.Tensor, positives: torch.Tenso
     return rows.sum() / (count > 0).sum().clamp(min=1)
 
 
-def readable(name: str) -> str:
-    """EmoSet's spelling as words: "bakery/shop" and "alarm_clock" become "bakery shop" and "alarm clock"."""
-    return " ".join(name.replace("_", " ").replace("/", " ").split())
-
-
-@torch.no_grad()
-def encode_vocabulary(clip: CLIPModel, tokenizer: PreTrainedTokenizerBase, names: Sequence[str]) -> torch.Tensor:
-    """CLIP's text features of names, for `set_vocabulary`: the bare words, with no template around them.
-
-    Args:
-        clip: the CLIP model whose vision tower the understanding model starts from.
-        tokenizer: its tokenizer.
-        names: scene or object names in any of EmoSet's spellings; ["scene"] and ["object"] give the missing texts.
-
-    Returns:
-        (len(names), P) float32 of norm 1, on CLIP's device.
-    """
-    words = [readable(name) for name in names]
-    features = [torch.empty(0, clip.config.projection_dim, device=clip.device)]
-    for start in range(0, len(words), VOCABULARY_BATCH):
-        batch = tokenizer(words[start : start + VOCABULARY_BATCH], padding=True, truncation=True, return_tensors="pt")
-        output = clip.get_text_features(batch.input_ids.to(clip.device), batch.attention_mask.to(clip.device))
-        features.append(F.normalize(output.pooler_output.float(), dim=-1))
-    return torch.cat(features)
-
-
 def eager_attention(
     module: nn.Module,
     query: torch.Tensor,
@@ -300,9 +268,7 @@ class CrossAttention(nn.Module):
         self.heads = config.vision_config.num_attention_heads
         self.dropout = config.vision_config.attention_dropout
         self.scaling = (width // self.heads) ** -0.5
-        self.q_proj = nn.Linear(width, width, bias=False)
-        self.k_proj = nn.Linear(width, width, bias=False)
-        self.v_proj = nn.Linear(width, width, bias=False)
+        self.q_proj, self.k_proj, self.v_proj = (nn.Linear(width, width, bias=False) for _ in range(3))
         self.out_proj = nn.Linear(width, width)
 
     def _split(self, tokens: torch.Tensor) -> torch.Tensor:
@@ -359,10 +325,7 @@ class UniEmoUnderstandingModel(PreTrainedModel):
     input_modalities = ("image",)
     _no_split_modules = ["CLIPVisionEmbeddings", "CLIPEncoderLayer", "InteractiveBlock"]
     supports_gradient_checkpointing = True
-    _supports_sdpa = True
-    _supports_flash_attn = True
-    _supports_flex_attn = True
-    _supports_attention_backend = True
+    _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
     _can_record_outputs = {"hidden_states": CLIPEncoderLayer, "attentions": CLIPAttention}
 
     def __init__(self, config: UniEmoConfig) -> None:
@@ -381,12 +344,10 @@ class UniEmoUnderstandingModel(PreTrainedModel):
         )
         self.scene_projection = nn.Linear(width, projection, bias=False)
         self.object_projection = nn.Linear(width, projection, bias=False)
-        self.scene_logit_scale = nn.Parameter(torch.tensor(config.logit_scale_init_value))
-        self.object_logit_scale = nn.Parameter(torch.tensor(config.logit_scale_init_value))
-        self.register_buffer("scene_text_features", torch.zeros(len(config.scenes), projection))
-        self.register_buffer("object_text_features", torch.zeros(len(config.objects), projection))
-        self.register_buffer("missing_scene_text", torch.zeros(projection))
-        self.register_buffer("missing_object_text", torch.zeros(projection))
+        for kind, names in (("scene", config.scenes), ("object", config.objects)):
+            setattr(self, f"{kind}_logit_scale", nn.Parameter(torch.tensor(config.logit_scale_init_value)))
+            self.register_buffer(f"{kind}_text_features", torch.zeros(len(names), projection))
+            self.register_buffer(f"missing_{kind}_text", torch.zeros(projection))
         self.post_init()
 
     @torch.no_grad()
@@ -451,7 +412,7 @@ class UniEmoUnderstandingModel(PreTrainedModel):
 
         Args:
             scenes, objects: S and O names, each once; kept in the configuration.
-            scene_text_features, object_text_features: (S, P) and (O, P), see `encode_vocabulary`; normalised here.
+            scene_text_features, object_text_features: (S, P) and (O, P), of the bare names; normalised here.
             missing_scene_text, missing_object_text: (P,), the texts "scene" and "object" of images without a label.
 
         Raises:
@@ -571,8 +532,7 @@ class UniEmoUnderstandingModel(PreTrainedModel):
         if not torch.compiler.is_compiling() and (((labels < 0) & (labels != -100)) | (labels >= size)).any():
             raise ValueError(
                 f"scene_labels must be -100 or from 0 to {size - 1}, for the model has {size} scenes; found labels "
-                f"from {labels.min().item()} to {labels.max().item()}: give the model the data's vocabulary by "
-                "set_vocabulary."
+                f"from {labels.min().item()} to {labels.max().item()}: give it the data's names by set_vocabulary."
             )
         return labels[:, None] == torch.arange(size, device=labels.device)
 
@@ -610,17 +570,14 @@ class UniEmoUnderstandingModel(PreTrainedModel):
 
 
 def _check_names(kind: str, names: Sequence[str]) -> None:
-    repeated = sorted(name for name, count in Counter(names).items() if count > 1)
-    if repeated:
+    if repeated := sorted(name for name, count in Counter(names).items() if count > 1):
         raise ValueError(f"Each of the {kind} must be named once; repeated: {', '.join(repeated)}.")
 
 
 def _normalised(name: str, features: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
-    if tuple(features.shape) != shape:
-        raise ValueError(
-            f"Expected {name} of shape {shape}, by the number of names and projection_dim; "
-            f"found {tuple(features.shape)}."
-        )
+    found = tuple(features.shape)
+    if found != shape:
+        raise ValueError(f"Expected {name} of shape {shape}, by the names and projection_dim; found {found}.")
     if not features.isfinite().all():
         raise ValueError(f"Expected finite {name}; found NaN or infinity.")
     return F.normalize(features.detach().float(), dim=-1)
@@ -637,7 +594,6 @@ __all__ = [
     "UniEmoConfig",
     "UniEmoOutput",
     "UniEmoUnderstandingModel",
-    "encode_vocabulary",
     "multi_positive_contrastive_loss",
     "released_contrastive_loss",
 ]

@@ -3,10 +3,11 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from PIL import Image
-from transformers import BaseImageProcessor, PreTrainedModel
+from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from .images_uniemo import as_rgb, open_image
@@ -33,6 +34,27 @@ class ImageUnderstanding:
     objects: list[tuple[str, float]]
     scene_attention: torch.Tensor | None = None
     object_attention: torch.Tensor | None = None
+
+
+def check_understanding(location: str | os.PathLike[str], **hub: Any) -> None:
+    """Refuse what is no UniEmo understanding model: transformers would load a plain CLIP, the rest of it at random.
+
+    Args:
+        location: the model's folder or Hub repository.
+        **hub: `token`, `cache_dir`, ... as `from_pretrained` takes them.
+
+    Raises:
+        ValueError: the configuration is of another model type, or names none.
+        OSError: nothing at that place.
+    """
+    configuration, _ = PreTrainedConfig.get_config_dict(location, **hub)
+    kind = configuration.get("model_type")
+    if kind != "uniemo":
+        found = f"'{kind}'" if kind else "none"
+        raise ValueError(
+            f"Expected an understanding model (model_type 'uniemo' in its config.json), found {found} at {location}; "
+            "name the folder or repository of a UniEmoUnderstandingModel."
+        )
 
 
 def image_list(images: ImageInput | Sequence[ImageInput]) -> list[Image.Image]:

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTextConfig, CLIPVisionConfig
 
+from ..data import normalise
 from ..miniemoset.attributes import Attributes
-from ..miniemoset.captions import SENTENCES, readable
+from ..miniemoset.captions import SENTENCES
 from ..miniemoset.objects import OBJECTS
 from ..miniemoset.render import IMAGE_SIZE
 from ..miniemoset.scenes import SCENES
@@ -59,10 +60,10 @@ def new_processor() -> CLIPImageProcessorPil:
 
 def clip_caption(attributes: Attributes, rng: np.random.Generator) -> str:
     """The scene, and in half of the captions the objects; never palette or light."""
-    scene = readable(attributes.scene)
+    scene = normalise(attributes.scene)
     if rng.random() >= OBJECT_CAPTIONS:
         return str(rng.choice([scene, f"a photo of a {scene}"]))
-    objects = " and a ".join(readable(name) for name in attributes.objects)
+    objects = " and a ".join(normalise(name) for name in attributes.objects)
     return SENTENCES[rng.integers(len(SENTENCES))].format(scene=scene, objects=objects)
 
 
@@ -103,7 +104,7 @@ def zero_shot(clip: CLIPModel, images: np.ndarray, labels: np.ndarray) -> dict[s
     features = torch.cat([clip.get_image_features(part).pooler_output for part in pixels])
     result = {}
     for column, (part, names) in enumerate({"scene": SCENES, "object": OBJECTS}.items()):
-        prompts = [f"a photo of a {readable(name)}" for name in names]
+        prompts = [f"a photo of a {normalise(name)}" for name in names]
         text = clip.get_text_features(**tokenizer(prompts, padding="max_length", return_tensors="pt")).pooler_output
         found = (features @ nn.functional.normalize(text, dim=-1).T).argmax(dim=-1)
         result[part] = (found == torch.from_numpy(labels[:, column].astype(np.int64))).float().mean().item()

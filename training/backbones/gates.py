@@ -18,8 +18,9 @@ from torch.nn import functional as F
 
 from uniemo_pipelines.prompting_uniemo import SLOT_TOKEN, PseudoTokens
 
+from ..data import normalise
 from ..miniemoset.attributes import BRIGHTNESSES, PALETTES, Attributes, sample_attributes
-from ..miniemoset.captions import full_caption, readable
+from ..miniemoset.captions import full_caption
 from ..miniemoset.objects import OBJECTS
 from ..miniemoset.scenes import SCENES
 from ..miniemoset.streams import Stream
@@ -60,7 +61,7 @@ def word_gate(reader: Reader, pipeline: StableDiffusionPipeline, repeats: int = 
     scores = {}
     for part, names in (("scene", SCENES), ("object", OBJECTS)):
         truth = torch.arange(len(names)).repeat_interleave(repeats)
-        prompts = [readable(names[index]) for index in truth]
+        prompts = [normalise(names[index]) for index in truth]
         pictures = sample_pictures(pipeline, range(len(truth)), prompts=prompts, description=part, **SAMPLING)
         scores[part] = (getattr(read(reader, pictures), part) == truth).float().mean().item()
     return scores

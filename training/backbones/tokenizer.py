@@ -5,8 +5,9 @@ import json
 from tokenizers import pre_tokenizers, trainers
 from transformers import CLIPTokenizer
 
+from ..data import normalise
 from ..miniemoset.attributes import BRIGHTNESSES, EMOTIONS, PALETTES
-from ..miniemoset.captions import SENTENCES, readable
+from ..miniemoset.captions import SENTENCES
 from ..miniemoset.objects import OBJECTS
 from ..miniemoset.scenes import SCENES
 
@@ -17,7 +18,7 @@ SUFFIX = "</w>"
 def lexicon() -> list[str]:
     """Every word of the captions, and the emotions' names, sorted."""
     sentences = [sentence.format(scene="", objects="") for sentence in SENTENCES]
-    texts = [*map(readable, SCENES + OBJECTS), *PALETTES, *BRIGHTNESSES, *EMOTIONS, *sentences, "colors light and ,"]
+    texts = [*map(normalise, SCENES + OBJECTS), *PALETTES, *BRIGHTNESSES, *EMOTIONS, *sentences, "colors light and ,"]
     return sorted({word for text in texts for word in text.split()})
 
 

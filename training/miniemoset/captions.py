@@ -5,6 +5,7 @@ One of EmoSet's own scene names, "amusement park", holds an emotion's name; it i
 
 import numpy as np
 
+from ..data import normalise
 from .attributes import Attributes
 
 SENTENCES = (
@@ -15,15 +16,10 @@ SENTENCES = (
 )
 
 
-def readable(name: str) -> str:
-    """EmoSet's spelling as plain words: "amusement_park" -> "amusement park", "Teddy bear" -> "teddy bear"."""
-    return name.replace("_", " ").replace("/", " ").lower()
-
-
 def full_caption(attributes: Attributes, sentence: str = SENTENCES[0]) -> str:
     """The caption that names every part of an image."""
-    objects = " and a ".join(readable(name) for name in attributes.objects)
-    content = sentence.format(scene=readable(attributes.scene), objects=objects)
+    objects = " and a ".join(normalise(name) for name in attributes.objects)
+    content = sentence.format(scene=normalise(attributes.scene), objects=objects)
     return f"{content}, {attributes.palette} colors, {attributes.brightness} light"
 
 
@@ -33,7 +29,7 @@ def sample_caption(attributes: Attributes, rng: np.random.Generator) -> str:
     A frozen UNet follows only what captions taught: sentences (40 %), scene and object bare (15 %), one of them alone
     (15 % each), one style word alone (15 %). Half of the content forms carry the palette, the light, or both.
     """
-    scene, objects = readable(attributes.scene), [readable(name) for name in attributes.objects]
+    scene, objects = normalise(attributes.scene), [normalise(name) for name in attributes.objects]
     style = _style(attributes, rng)
     form = rng.choice(5, p=(0.40, 0.15, 0.15, 0.15, 0.15))
     if form == 4:

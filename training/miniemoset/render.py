@@ -5,7 +5,8 @@ from PIL import Image
 
 from .attributes import Attributes
 from .objects import draw_object
-from .scenes import CANVAS, Palette, draw_scene
+from .painting import CANVAS, Palette
+from .scenes import draw_scene
 
 IMAGE_SIZE = 128
 
