@@ -38,7 +38,7 @@ DATA = Path("data/miniemoset")
 
 CORPUS_SIZE, LATENTS = 60_000, 24_000
 READER_STEPS, PERCEPTUAL_STEPS = 1_600, 800
-VAE_STEPS = {"pixel_steps": 9_000, "detail_steps": 4_000, "decoder_steps": 2_500}
+VAE_STEPS = {"pixel_steps": 9_000, "detail_steps": 4_000, "decoder_steps": 2_500, "final_steps": 3_000}
 CLIP_STEPS = 1_500
 DIFFUSION_STEPS = 7_000
 ONE_TOKEN_STEPS = 600

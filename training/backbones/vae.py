@@ -1,6 +1,7 @@
 """The mini VAE: Stable Diffusion's architecture, factor 8, four latent channels, trained on crops."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ SMALL_CROP, LARGE_CROP = 32, 64  # many cheap steps first: what is slow to learn
 SMALL_SHARE = 0.75
 KL_WEIGHT = 1e-4
 CHROMA_WEIGHT = 0.5
-PERCEPTUAL_WEIGHT, DECODER_PERCEPTUAL_WEIGHT = 0.2, 0.6
+PERCEPTUAL_WEIGHT, STRONG_PERCEPTUAL_WEIGHT = 0.2, 0.6
 LOG_VARIANCE = -6.0
 
 
@@ -80,6 +81,7 @@ def train_vae(
     pixel_steps: int,
     detail_steps: int,
     decoder_steps: int,
+    final_steps: int,
 ) -> None:
     """Train a VAE on random crops of the corpus and save it, its scaling factor measured, to `folder`.
 
@@ -87,7 +89,8 @@ def train_vae(
         perceptual_network: A reader that judges nothing.
         pixel_steps: On pixels alone, small crops first.
         detail_steps: More, with the perceptual loss.
-        decoder_steps: More, with a stronger perceptual loss, of the decoder alone: the latents stay what they are.
+        decoder_steps: More, with a stronger perceptual loss, of the decoder alone.
+        final_steps: More, of both, with that loss.
     """
     torch.manual_seed(0)
     vae = new_vae().to(memory_format=torch.channels_last)
@@ -98,29 +101,33 @@ def train_vae(
         pixels, output, divergence = _autoencode(vae, corpus, Stream.VAE_PIXELS, step, size)
         return reconstruction_loss(output, pixels) + divergence
 
-    def detail_loss_at(step: int) -> torch.Tensor:
-        pixels, output, divergence = _autoencode(vae, corpus, Stream.VAE_DETAIL, step, LARGE_CROP)
+    def detail_loss_at(step: int, stream: Stream, weight: float) -> torch.Tensor:
+        pixels, output, divergence = _autoencode(vae, corpus, stream, step, LARGE_CROP)
         perceptual = perceptual_loss(perceptual_network, output, pixels)
-        return reconstruction_loss(output, pixels) + PERCEPTUAL_WEIGHT * perceptual + divergence
-
-    def decoder_loss_at(step: int) -> torch.Tensor:
-        pixels, output, _ = _autoencode(vae, corpus, Stream.VAE_DECODER, step, LARGE_CROP)
-        perceptual = perceptual_loss(perceptual_network, output, pixels)
-        return reconstruction_loss(output, pixels) + DECODER_PERCEPTUAL_WEIGHT * perceptual
+        return reconstruction_loss(output, pixels) + weight * perceptual + divergence
 
     def fit(name: str, loss_at: Callable[[int], torch.Tensor], steps: int, rate: float) -> None:
         checkpoint = folder / f"{name}.ckpt"
         train(nn.ModuleDict({"vae": vae}), loss_at, steps=steps, learning_rate=rate, name=name, checkpoint=checkpoint)
 
     fit("vae pixels", pixel_loss_at, pixel_steps, 1.5e-3)
-    fit("vae detail", detail_loss_at, detail_steps, 1e-3)
-    vae.encoder.requires_grad_(False)
-    vae.quant_conv.requires_grad_(False)
-    fit("vae decoder", decoder_loss_at, decoder_steps, 1e-3)
+    detail = partial(detail_loss_at, stream=Stream.VAE_DETAIL, weight=PERCEPTUAL_WEIGHT)
+    fit("vae detail", detail, detail_steps, 1e-3)
+    _set_encoder_trainable(vae, False)
+    decoder = partial(detail_loss_at, stream=Stream.VAE_DECODER, weight=STRONG_PERCEPTUAL_WEIGHT)
+    fit("vae decoder", decoder, decoder_steps, 1e-3)
+    _set_encoder_trainable(vae, True)
+    final = partial(detail_loss_at, stream=Stream.VAE_FINAL, weight=STRONG_PERCEPTUAL_WEIGHT)
+    fit("vae final", final, final_steps, 1e-3)
     with torch.no_grad():
         latents = vae.encode(to_tensor(corpus.images[:512])).latent_dist.mean
     vae.register_to_config(scaling_factor=round(1 / latents.std().item(), 5))
     vae.save_pretrained(folder)
+
+
+def _set_encoder_trainable(vae: AutoencoderKL, trainable: bool) -> None:
+    vae.encoder.requires_grad_(trainable)
+    vae.quant_conv.requires_grad_(trainable)
 
 
 @torch.no_grad()

@@ -15,6 +15,7 @@ class Stream(IntEnum):
     VAE_PIXELS = 10
     VAE_DETAIL = 11
     VAE_DECODER = 12
+    VAE_FINAL = 13
     DIFFUSION = 20
     CLIP = 30
     ONE_TOKEN = 40
