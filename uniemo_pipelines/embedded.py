@@ -8,15 +8,16 @@ ADAPTER = FOLDER / "uniemo_adapter.safetensors"
 UNDERSTANDING = FOLDER / "understanding"
 
 GUIDANCE = 3.0
-"""Guidance scale that suits it; chosen on its validation data."""
+"""Guidance scale of the embedded model where none is given."""
 
 
 def existing(path: Path) -> str:
     """The path as text.
 
     Raises:
-        ValueError: an installation without the model, such as a checkout in which it was not made yet.
+        ValueError: an installation without the model, such as a checkout in which it was not made yet. The adapter is
+            made last: without it there is no model, whatever else is there.
     """
-    if not path.exists():
+    if not (path.exists() and ADAPTER.is_file()):
         raise ValueError(f"the embedded model is missing at {path}: install the package again, or name another model.")
     return str(path)
