@@ -136,7 +136,7 @@ def train_diffusion(
         captions = ["" if rng.random() < EMPTY_CAPTIONS else sample_caption(corpus.attributes(i), rng) for i in chosen]
         ids = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
         text = text_encoder(ids).last_hidden_state
-        return velocity_loss(unet, noising, latents[chosen].float(), stratified_timesteps(batch_size, rng), text, rng)
+        return velocity_loss(unet, noising, latents[chosen].float(), skewed_timesteps(batch_size, rng), text, rng)
 
     train(
         nn.ModuleDict({"unet": unet, "text_encoder": text_encoder}),
@@ -158,6 +158,9 @@ def train_diffusion(
     ).save_pretrained(folder)
 
 
-def stratified_timesteps(count: int, rng: np.random.Generator) -> torch.Tensor:
-    """(count,) timesteps, one from each of as many equal strata: the loss's variance falls, its mean stays."""
-    return torch.from_numpy(((np.arange(count) + rng.random(count)) / count * 1000).astype(np.int64))
+def skewed_timesteps(count: int, rng: np.random.Generator) -> torch.Tensor:
+    """(count,) timesteps with a density that grows in proportion to them, one from each of as many equal strata.
+
+    Captions lower the loss above timestep 600 almost alone; below, the picture already shows what they say.
+    """
+    return torch.from_numpy((np.sqrt((np.arange(count) + rng.random(count)) / count) * 1000).astype(np.int64))
