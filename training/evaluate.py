@@ -163,7 +163,7 @@ def table(accuracies: dict[str, dict], scores: dict[str, Scores]) -> str:
     lines[-1] += " coverage |"
     lines.append("|---|---|---|---|---|---|---|")
     for row, score in scores.items():
-        parts = " / ".join(f"{value:.3f}" for value in score.variation_by_part.values())
+        parts = " / ".join(f"{value:.3f}" for value in score.total_variation_by_attribute.values())
         interval = "{:.3f}-{:.3f}".format(*score.interval)
         lines.append(
             f"| {ROWS[row]} | {score.emotion_accuracy:.3f} | {interval} | {score.bayes_emotion_accuracy:.3f} "

@@ -22,8 +22,7 @@ class Scores:
         emotion_accuracy: Emo-A, the share of images that the judge takes for their emotion, with `interval` (95 %).
         bayes_emotion_accuracy: the same by the exact posterior of the emotion given the attributes read.
         total_variation: mean over emotions and parts of the distance between the read attributes and those read in
-            real images; `total_variation_by_attribute` has the mean over
-            emotions.
+            real images; `total_variation_by_attribute` has the mean over emotions.
         coverage: mean over emotions.
         accuracy_by_emotion: Emo-A of each emotion, in EmoSet's order.
     """

@@ -1,0 +1,92 @@
+"""The evaluation, whole, on tiny models: what it writes, and what it says of missed marks."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from diffusers import StableDiffusionPipeline
+from PIL import Image
+from safetensors.torch import save_model
+from transformers import CLIPVisionConfig
+
+from training import evaluate
+from training.backbones.reader import Reader
+from training.evaluate import EvaluationArguments, table, truthful_caption, verdict
+from training.judging import Scores
+from training.miniemoset.dataset import write_dataset
+from training.train_baseline import PlainClassifier, PlainClassifierConfig
+from uniemo_pipelines.fusion_uniemo import EMOTIONS
+from uniemo_pipelines.loaders_uniemo import ADAPTER_NAME, write_adapter
+
+SCORES = Scores(0.8, (0.78, 0.82), 0.79, 0.15, {"scene": 0.1, "object": 0.2, "palette": 0.15}, 0.9, [0.8] * 8, 2000)
+
+
+@pytest.fixture(scope="module")
+def arguments(tmp_path_factory: pytest.TempPathFactory) -> EvaluationArguments:
+    root = tmp_path_factory.mktemp("evaluation")
+    write_dataset(root / "data", {"test": 12 * len(EMOTIONS)}, workers=1)
+    StableDiffusionPipeline(**tiny.stable_diffusion()).save_pretrained(root / "base")
+    understanding = tiny.save_understanding(root / "adapter" / "understanding")
+    write_adapter(root / "adapter" / ADAPTER_NAME, tiny.fusion(), "tiny", understanding)
+    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision = CLIPVisionConfig(image_size=32, patch_size=16, **shape)
+    PlainClassifier(PlainClassifierConfig(**vision.to_dict())).save_pretrained(root / "baseline")
+    torch.manual_seed(0)
+    save_model(Reader("convnext"), root / "judge.safetensors")
+    return EvaluationArguments(
+        data=str(root / "data"),
+        base=str(root / "base"),
+        adapter=str(root / "adapter"),
+        baseline=str(root / "baseline"),
+        judge=str(root / "judge.safetensors"),
+        output=str(root / "evaluation"),
+        images=6,
+        steps=2,
+        batch_size=4,
+    )
+
+
+def test_evaluation_writes_every_row_with_its_arguments_and_sheets(arguments: EvaluationArguments) -> None:
+    evaluate.main(arguments)
+    output = Path(arguments.output)
+    content = json.loads((output / "evaluation.json").read_text())
+    assert content["arguments"]["images"] == 6
+    assert set(content["generation"]) == {"real", "uniemo", "word", "captions"}
+    assert all(row["images"] == 48 for row in content["generation"].values())
+    assert set(content["understanding"]) == {"uniemo", "baseline", "bayes"}
+    assert content["understanding"]["uniemo"]["n"] == 96
+    text = (output / "evaluation.md").read_text()
+    assert all(name in text for name in evaluate.ROWS.values())
+    with Image.open(output / "contact_sheet_uniemo.png") as sheet:
+        assert sheet.size == (6 * 32, 8 * 32)
+
+
+def test_too_few_real_images_are_said_so(arguments: EvaluationArguments) -> None:
+    with pytest.raises(ValueError, match="at least 14 images of each emotion.*found 12"):
+        evaluate.main(replace(arguments, images=7))
+
+
+def test_verdict_asks_for_faithful_and_varied() -> None:
+    def said(accuracy: float, variation: float) -> str:
+        return verdict(
+            {"real": SCORES, "uniemo": replace(SCORES, emotion_accuracy=accuracy, total_variation=variation)}
+        )
+
+    assert said(0.70, 0.20).endswith(": met.")
+    assert said(0.60, 0.20).endswith(": missed.")  # unfaithful
+    assert said(0.95, 0.30).endswith(": missed.")  # collapsed
+
+
+def test_table_has_a_line_a_row() -> None:
+    text = table({"bayes": {"accuracy": 0.8438}}, {"real": SCORES, "uniemo": SCORES})
+    assert "| UniEmo | 0.800 | 0.780-0.820 | 0.790 | 0.150 | 0.100 / 0.200 / 0.150 | 0.900 |" in text
+
+
+def test_truthful_captions_are_drawn_for_the_emotion_and_differ() -> None:
+    captions = [truthful_caption("awe", seed) for seed in range(40)]
+    assert len(set(captions)) > 20
+    assert sum("mountain snowy" in text or "waterfall" in text for text in captions) > 20
+    assert captions == [truthful_caption("awe", seed) for seed in range(40)]
