@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import save_model
 from transformers import CLIPVisionConfig
 
-from training import evaluate
+from training import choose_sampling, evaluate
 from training.backbones.reader import Reader
 from training.evaluate import EvaluationArguments, table, truthful_caption, verdict
 from training.judging import Scores
@@ -42,7 +42,10 @@ def arguments(tmp_path_factory: pytest.TempPathFactory) -> EvaluationArguments:
         adapter=str(root / "adapter"),
         baseline=str(root / "baseline"),
         judge=str(root / "judge.safetensors"),
+        judge_architecture="convnext",
         output=str(root / "evaluation"),
+        split="test",
+        guidance=3.0,
         images=6,
         steps=2,
         batch_size=4,
@@ -90,3 +93,19 @@ def test_truthful_captions_are_drawn_for_the_emotion_and_differ() -> None:
     assert len(set(captions)) > 20
     assert sum("mountain snowy" in text or "waterfall" in text for text in captions) > 20
     assert captions == [truthful_caption("awe", seed) for seed in range(40)]
+
+
+def test_sampling_sweeps_guidance_then_variation_at_the_best_guidance(arguments: EvaluationArguments) -> None:
+    settings = {name: getattr(arguments, name) for name in evaluate.JudgedArguments.__dataclass_fields__}
+    swept = choose_sampling.SamplingArguments(**settings, guidances=[1.0, 3.0], variations=[0.0])
+    choose_sampling.main(swept)
+    output = Path(arguments.output)
+    content = json.loads((output / "sampling.json").read_text())
+    first, second, third = content["points"]
+    assert (first["guidance"], second["guidance"]) == (1.0, 3.0)
+    chosen = min(first, second, key=lambda point: point["kernel_distance"])
+    assert (third["guidance"], third["variation"]) == (chosen["guidance"], 0.0)
+    assert third["coverage"] <= 1 and content["best"]["kernel_distance"] <= chosen["kernel_distance"]
+    assert "**" in (output / "sampling.md").read_text()
+    with Image.open(output / "sampling.png") as picture:
+        assert picture.size == (1300, 600)

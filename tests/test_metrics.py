@@ -7,7 +7,7 @@ import torch
 from training.backbones.corpus import label_row
 from training.backbones.reader import Reading, accuracy
 from training.judging import bayes_emotions, judge_images
-from training.metrics import coverage, total_variation, wilson_interval
+from training.metrics import coverage, kernel_distance, total_variation, wilson_interval
 from training.miniemoset.attributes import EMOTIONS, Attributes, posterior, sample_attributes
 from training.miniemoset.objects import OBJECTS
 
@@ -37,6 +37,25 @@ def test_coverage_counts_what_lies_near_real_images() -> None:
     assert 0 < collapsed < 0.5
     with pytest.raises(ValueError, match="over 5 real"):
         coverage(real[:3], real)
+
+
+def test_kernel_distance_is_zero_on_average_within_a_distribution_and_grows_with_the_gap() -> None:
+    generator = torch.Generator().manual_seed(0)
+
+    def draws(count: int, shift: float = 0.0) -> torch.Tensor:
+        return torch.randn(count, 8, generator=generator) + shift
+
+    same = [kernel_distance(draws(60), draws(20)) for _ in range(200)]
+    assert abs(sum(same) / 200) < 3 * torch.tensor(same).std().item() / 200**0.5  # unbiased
+    assert 0.1 < kernel_distance(draws(200), draws(50, 0.5)) < kernel_distance(draws(200), draws(50, 1.0))
+    with pytest.raises(ValueError, match="two images on each side"):
+        kernel_distance(draws(5), draws(1))
+
+
+def test_kernel_distance_by_hand() -> None:
+    real, generated = torch.tensor([[0.0], [1.0]]), torch.tensor([[0.0], [2.0]])
+    # k(0, 1) = 1, k(0, 2) = 1; across: k(0, 0) = 1, k(0, 2) = 1, k(1, 0) = 1, k(1, 2) = 27
+    assert kernel_distance(real, generated) == pytest.approx(1 + 1 - 2 * 30 / 4)
 
 
 def reading_of(attributes: list, emotion: torch.Tensor) -> Reading:

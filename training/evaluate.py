@@ -3,10 +3,7 @@
     python -m training.evaluate --config training/configs/miniemoset.yaml
 
 Writes `evaluation.json`, `evaluation.md` and a contact sheet of each row. The test split and the final judge, which
-took no part in training or tuning, are read once. Settings are chosen elsewhere, with the development judge:
-
-    ... --split calibration --judge runs/mini/development_judge/judge.safetensors --judge_architecture resnet \\
-        --output runs/mini/development --guidance 2
+took no part in training or tuning, are read once; settings are chosen before, by `choose_sampling`.
 
 Beside UniEmo stand real images, the base model prompted with the emotion's word (a floor), and prompted with captions
 drawn from P(attributes | emotion) (a rival that knows the truth).
@@ -22,7 +19,7 @@ from PIL import Image
 from tqdm import tqdm, trange
 from transformers import CLIPImageProcessorPil
 
-from uniemo_pipelines import UniEmoPipeline, UniEmoUnderstandingModel
+from uniemo_pipelines import UniEmoPipeline, UniEmoUnderstandingModel, embedded
 
 from .backbones.reader import Reading, load_reader, read
 from .config import parse
@@ -45,23 +42,29 @@ ROWS = {
 
 
 @dataclass(kw_only=True)
-class EvaluationArguments:
-    """What to evaluate, against what, and how many images."""
+class JudgedArguments:
+    """What generates, who judges, and how many images."""
 
     data: str = field(metadata={"help": "MiniEmoSet's folder"})
     base: str = field(metadata={"help": "stock Stable Diffusion folder"})
     adapter: str = field(metadata={"help": "folder with uniemo_adapter.safetensors and understanding/"})
-    baseline: str = field(metadata={"help": "folder of the backbone fine-tuned without expert queries"})
     judge: str = field(metadata={"help": "weights of the judge"})
-    judge_architecture: str = field(default="convnext", metadata={"help": "resnet or convnext"})
+    judge_architecture: str = field(metadata={"help": "the judge's", "choices": ["resnet", "convnext"]})
     output: str = field(metadata={"help": "folder to write"})
-    split: str = field(default="test", metadata={"help": "test, or calibration to choose settings"})
+    split: str = field(metadata={"help": "test, or calibration to choose settings"})
     images: int = field(default=250, metadata={"help": "images of each emotion and row"})
     steps: int = field(default=25, metadata={"help": "denoising steps"})
-    guidance: float = field(default=3.0, metadata={"help": "guidance scale"})
-    variation: float = field(default=1.0, metadata={"help": "emotion_variation of UniEmo"})
     batch_size: int = 25
     seed: int = 0
+
+
+@dataclass(kw_only=True)
+class EvaluationArguments(JudgedArguments):
+    """The settings chosen, and the rival in understanding."""
+
+    baseline: str = field(metadata={"help": "folder of the backbone fine-tuned without expert queries"})
+    guidance: float = field(default=embedded.GUIDANCE, metadata={"help": "guidance scale"})
+    variation: float = field(default=1.0, metadata={"help": "emotion_variation of UniEmo"})
 
 
 @torch.no_grad()
@@ -84,7 +87,7 @@ def understanding(arguments: EvaluationArguments) -> dict[str, dict]:
     return scores | {"bayes": {"accuracy": bayes_accuracy()}}
 
 
-def real_readings(arguments: EvaluationArguments, judge: torch.nn.Module) -> tuple[list[Reading], list[Reading]]:
+def real_readings(arguments: JudgedArguments, judge: torch.nn.Module) -> tuple[list[Reading], list[Reading]]:
     """The judge's readings of real images by emotion: the first `images` of each, and all others.
 
     Raises:
