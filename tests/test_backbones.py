@@ -20,7 +20,8 @@ from training.backbones.corpus import (
 )
 from training.backbones.diffusion import encode_latents, new_scheduler, new_text_encoder, new_unet
 from training.backbones.gates import ATTRIBUTE_SIZES, fresh_attributes, learn_one_token, one_hot, one_token_gate
-from training.backbones.loop import train
+from training.backbones.loop import make_optimizers, train
+from training.backbones.muon import orthogonal
 from training.backbones.reader import ARCHITECTURES, HEADS, Reader, fresh_batches, read, reading_loss
 from training.backbones.tokenizer import MAX_LENGTH, lexicon, make_tokenizer
 from training.backbones.vae import new_vae, reconstruct, reconstruction_loss
@@ -134,7 +135,10 @@ def test_a_token_learnt_from_attributes_is_drawn_through_the_frozen_model(corpus
     assert "<emotion>" not in tokenizer.get_vocab()
 
 
-def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("muon", [None, 1e-2])
+def test_a_killed_run_goes_on_to_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, muon: float | None
+) -> None:
     monkeypatch.setattr("training.backbones.loop.CHECKPOINT_EVERY", 4)
 
     def run(checkpoint: Path, die_at: int | None = None) -> torch.Tensor:
@@ -148,10 +152,40 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: p
                 layer(torch.from_numpy(np.random.default_rng(step).random((4, 3), dtype=np.float32))).square().mean()
             )
 
-        train(nn.ModuleDict({"layer": layer}), loss_at, steps=10, learning_rate=1e-2, name="t", checkpoint=checkpoint)
+        options = {"learning_rate": 1e-2, "muon_learning_rate": muon, "checkpoint": checkpoint}
+        train(nn.ModuleDict({"layer": layer}), loss_at, steps=10, name="t", **options)
         return layer.weight.detach().clone()
 
     whole = run(tmp_path / "whole.ckpt")
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "cut.ckpt", die_at=6)
     assert torch.equal(run(tmp_path / "cut.ckpt"), whole)
+
+
+def test_orthogonal_keeps_directions_and_evens_out_their_strengths() -> None:
+    generator = torch.Generator().manual_seed(0)
+    left, _ = torch.linalg.qr(torch.randn(12, 12, generator=generator))
+    right, _ = torch.linalg.qr(torch.randn(40, 12, generator=generator))
+    strengths = torch.logspace(0, -2, 12)
+    for matrix in (left @ strengths.diag() @ right.T, (left @ strengths.diag() @ right.T).T):
+        found = orthogonal(matrix)
+        values = torch.linalg.svdvals(found)
+        assert values.max() < 1.25 and values.min() > 0.6
+        u, _, v = torch.linalg.svd(matrix, full_matrices=False)
+        assert (u.T @ found @ v.T).diagonal().min() > 0.6  # the same singular vectors, none reversed
+    assert torch.equal(orthogonal(torch.zeros(3, 5)), torch.zeros(3, 5))
+
+
+def test_muon_takes_what_is_inside_the_unet_and_nothing_else() -> None:
+    modules = nn.ModuleDict({"unet": new_unet(), "text_encoder": new_text_encoder(make_tokenizer())})
+    names = {id(parameter): name for name, parameter in modules.named_parameters()}
+    taken = {
+        kind: {names[id(p)] for group in optimizer.param_groups for p in group["params"]}
+        for kind, optimizer in make_optimizers(modules, 1e-3, 5e-3, 1e-2).items()
+    }
+    assert len(taken["muon"]) + len(taken["adamw"]) == len(names)
+    assert "unet.mid_block.resnets.0.conv1.weight" in taken["muon"]
+    assert "unet.time_embedding.linear_1.weight" in taken["muon"]
+    for name in ("unet.conv_in.weight", "unet.conv_out.weight", "unet.conv_norm_out.weight"):
+        assert name in taken["adamw"]
+    assert all("embeddings" not in name and "bias" not in name for name in taken["muon"])

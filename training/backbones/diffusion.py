@@ -122,6 +122,7 @@ def train_diffusion(
     steps: int,
     batch_size: int = 32,
     learning_rate: float = 1e-3,
+    muon_learning_rate: float = 5e-3,
 ) -> None:
     """Train text encoder and UNet on latents and captions of the corpus, and save a whole pipeline to `folder`."""
     torch.manual_seed(0)
@@ -143,6 +144,7 @@ def train_diffusion(
         loss_at,
         steps=steps,
         learning_rate=learning_rate,
+        muon_learning_rate=muon_learning_rate,
         name="diffusion",
         checkpoint=folder / "diffusion.ckpt",
     )
