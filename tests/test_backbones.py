@@ -13,6 +13,7 @@ from training.backbones.corpus import (
     Corpus,
     label_row,
     make_corpus,
+    objects_by_patch,
     render_chunk,
     render_example,
     to_pictures,
@@ -40,6 +41,27 @@ def test_corpus_is_the_stream_whatever_draws_it(corpus: Corpus, tmp_path: Path) 
     assert corpus.attributes(11) == attributes and corpus.labels[11].tolist() == label_row(attributes)
     images, labels = render_chunk(7, 10, 13)
     assert np.array_equal(corpus.images[10:13], images) and np.array_equal(corpus.labels[10:13], labels)
+
+
+def test_patches_tell_where_each_object_is(corpus: Corpus) -> None:
+    for index, (_, first, second, *_) in enumerate(corpus.labels):
+        shown = set(corpus.patches[index].ravel()) - {-1}
+        assert first in shown and shown <= {first, second}
+    pair, alone = (np.flatnonzero(chosen) for chosen in (corpus.labels[:, 2] >= 0, corpus.labels[:, 2] < 0))
+    assert any(corpus.labels[i, 2] in corpus.patches[i] for i in pair)
+    rows, columns = np.nonzero((corpus.patches[alone] >= 0).any(axis=0))
+    assert rows.min() >= 2 and 1 <= columns.min() and columns.max() <= 6  # low in the middle, where it is drawn
+
+
+def test_an_object_that_hardly_touches_a_patch_is_not_its_object() -> None:
+    attributes = Attributes("beach", ("Kite", "Car"), "candy", "even")
+    places = np.zeros((128, 128), dtype=np.uint8)
+    places[:16, :5], places[16:32, 16:32], places[16:32, 20:24] = 1, 1, 2
+    found = objects_by_patch(attributes, places)
+    kite, car = label_row(attributes)[1:3]
+    assert found[0, 0] == kite and found[1, 1] == kite and car not in found
+    places[:16, :5] = np.where(np.arange(16)[:, None] < 12, 1, 0)  # 60 of 256 pixels
+    assert objects_by_patch(attributes, places)[0, 0] == -1
 
 
 def test_every_word_of_the_world_is_one_token_and_any_text_survives() -> None:

@@ -39,8 +39,8 @@ DATA = Path("data/miniemoset")
 CORPUS_SIZE, LATENTS = 60_000, 24_000
 READER_STEPS, PERCEPTUAL_STEPS = 1_600, 800
 VAE_STEPS = {"pixel_steps": 9_000, "detail_steps": 4_000, "decoder_steps": 2_500, "final_steps": 3_000}
-CLIP_STEPS = 1_500
-DIFFUSION_STEPS = 7_000
+CLIP_STEPS = 600
+DIFFUSION_CYCLES = (7_000, 6_000)
 ONE_TOKEN_STEPS = 600
 JUDGES = {  # the final judge shares neither architecture nor data with the development judge
     "development_judge": ("resnet", Stream.DEVELOPMENT_JUDGE, 2_500),
@@ -124,7 +124,7 @@ def make_stable_diffusion(corpus: Corpus, reader: Reader, vae: AutoencoderKL) ->
     """The diffusion model, which must follow captions, single words, and one learnt token."""
     latents = encode_latents(vae, corpus, LATENTS, RUNS / "vae" / "latents.safetensors")
     folder = component(
-        "stable-diffusion", lambda folder: train_diffusion(corpus, vae, latents, folder, steps=DIFFUSION_STEPS)
+        "stable-diffusion", lambda folder: train_diffusion(corpus, vae, latents, folder, cycles=DIFFUSION_CYCLES)
     )
     pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
     least = {"scene": 0.95, "object": 0.80}

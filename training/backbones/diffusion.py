@@ -1,5 +1,7 @@
 """The mini latent diffusion model: Stable Diffusion's architecture; text encoder and UNet are trained together."""
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -119,35 +121,40 @@ def train_diffusion(
     latents: torch.Tensor,
     folder: Path,
     *,
-    steps: int,
+    cycles: Sequence[int],
     batch_size: int = 32,
     learning_rate: float = 1e-3,
     muon_learning_rate: float = 5e-3,
 ) -> None:
-    """Train text encoder and UNet on latents and captions of the corpus, and save a whole pipeline to `folder`."""
+    """Train text encoder and UNet on latents and captions of the corpus, and save a whole pipeline to `folder`.
+
+    Args:
+        cycles: Steps of each cosine. It starts at the full learning rates, from the averaged weights of the last one.
+    """
     torch.manual_seed(0)
     tokenizer, scheduler = make_tokenizer(), new_scheduler()
     noising = DDPMScheduler.from_config(scheduler.config)
     text_encoder = new_text_encoder(tokenizer)
     unet = new_unet().to(memory_format=torch.channels_last)
 
-    def loss_at(step: int) -> torch.Tensor:
-        rng = np.random.default_rng([Stream.DIFFUSION, step])
+    def loss_at(step: int, done: int) -> torch.Tensor:
+        rng = np.random.default_rng([Stream.DIFFUSION, done + step])
         chosen = rng.integers(len(latents), size=batch_size)
         captions = ["" if rng.random() < EMPTY_CAPTIONS else sample_caption(corpus.attributes(i), rng) for i in chosen]
         ids = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
         text = text_encoder(ids).last_hidden_state
         return velocity_loss(unet, noising, latents[chosen].float(), skewed_timesteps(batch_size, rng), text, rng)
 
-    train(
-        nn.ModuleDict({"unet": unet, "text_encoder": text_encoder}),
-        loss_at,
-        steps=steps,
-        learning_rate=learning_rate,
-        muon_learning_rate=muon_learning_rate,
-        name="diffusion",
-        checkpoint=folder / "diffusion.ckpt",
-    )
+    for index, steps in enumerate(cycles):
+        train(
+            nn.ModuleDict({"unet": unet, "text_encoder": text_encoder}),
+            partial(loss_at, done=sum(cycles[:index])),
+            steps=steps,
+            learning_rate=learning_rate,
+            muon_learning_rate=muon_learning_rate,
+            name=f"diffusion {index + 1}",
+            checkpoint=folder / f"diffusion {index + 1}.ckpt",
+        )
     StableDiffusionPipeline(
         vae=vae,
         text_encoder=text_encoder,

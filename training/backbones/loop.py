@@ -13,6 +13,7 @@ from transformers import get_cosine_schedule_with_warmup
 from .muon import Muon
 
 CHECKPOINT_EVERY = 250
+OUTER_LAYERS = {"conv_in", "conv_out", "patch_embedding", "patch_head"}
 
 
 def train(
@@ -76,7 +77,7 @@ def make_optimizers(
         inner = [
             name
             for name, parameter in left.items()
-            if parameter.ndim > 1 and id(parameter) not in outer and not {"conv_in", "conv_out"} & {*name.split(".")}
+            if parameter.ndim > 1 and id(parameter) not in outer and not OUTER_LAYERS & {*name.split(".")}
         ]
         optimizers["muon"] = Muon([left.pop(name) for name in inner], muon_learning_rate, weight_decay)
     options = {"betas": (0.9, 0.99), "weight_decay": weight_decay, "fused": True}

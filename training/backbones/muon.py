@@ -32,7 +32,7 @@ class Muon(torch.optim.Optimizer):
     def step(self) -> None:
         """Move every parameter by its orthogonal update."""
         for group in self.param_groups:
-            for parameter in group["params"]:
+            for parameter in (p for p in group["params"] if p.grad is not None):
                 state = self.state[parameter]
                 average = state.setdefault("momentum", torch.zeros_like(parameter))
                 average.lerp_(parameter.grad, 1 - group["momentum"])

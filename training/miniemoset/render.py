@@ -30,27 +30,38 @@ def render(attributes: Attributes, rng: np.random.Generator) -> Image.Image:
     Returns:
         A 128x128 RGB image; objects measure 32 to 56 px.
     """
+    return render_and_locate(attributes, rng)[0]
+
+
+def render_and_locate(attributes: Attributes, rng: np.random.Generator) -> tuple[Image.Image, np.ndarray]:
+    """The picture that `render` draws, and where its objects are.
+
+    Returns:
+        The image, and (128, 128) uint8: 1 where the first object shows, 2 where the second does, else 0.
+    """
     canvas = draw_scene(attributes.scene, PALETTE_COLORS[attributes.palette], rng)
+    places = Image.new("L", canvas.size)
     side = int(rng.choice((-1, 1)))
     if len(attributes.objects) == 2:
-        _paste(canvas, attributes.objects[1], (64, 84), (128 + side * 78, 182), 10, rng)
-        _paste(canvas, attributes.objects[0], (92, 112), (128 - side * 30, 172), 12, rng)
+        second = _place(attributes.objects[1], (64, 84), (128 + side * 78, 182), 10, rng)
+        first = _place(attributes.objects[0], (92, 112), (128 - side * 30, 172), 12, rng)
+        pasted = [(2, *second), (1, *first)]
     else:
-        _paste(canvas, attributes.objects[0], (92, 112), (128, 170), 24, rng)
+        pasted = [(1, *_place(attributes.objects[0], (92, 112), (128, 170), 24, rng))]
+    for number, sprite, corner in pasted:
+        canvas.paste(sprite, corner, sprite)
+        places.paste(number, corner, sprite.getchannel("A").point(lambda alpha: 255 * (alpha > 127)))
     gain, lift = LIGHT[attributes.brightness]
     small = np.asarray(canvas.reduce(CANVAS // IMAGE_SIZE), dtype=np.float32)
-    return Image.fromarray((small * gain + 255 * lift).astype(np.uint8))
+    picture = Image.fromarray((small * gain + 255 * lift).astype(np.uint8))
+    return picture, np.asarray(places.resize(picture.size, Image.Resampling.NEAREST))
 
 
-def _paste(
-    canvas: Image.Image,
-    name: str,
-    size_range: tuple[int, int],
-    centre: tuple[int, int],
-    jitter: int,
-    rng: np.random.Generator,
-) -> None:
+def _place(
+    name: str, size_range: tuple[int, int], centre: tuple[int, int], jitter: int, rng: np.random.Generator
+) -> tuple[Image.Image, tuple[int, int]]:
+    """An object's sprite, and where on the canvas its upper left corner goes."""
     size = int(rng.integers(*size_range, endpoint=True))
     sprite = draw_object(name, size, rng)
     x, y = (middle + int(rng.integers(-jitter, jitter, endpoint=True)) - size // 2 for middle in centre)
-    canvas.paste(sprite, (x, y), sprite)
+    return sprite, (x, y)
