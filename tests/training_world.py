@@ -3,18 +3,11 @@
 import json
 from pathlib import Path
 
+import tiny
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import DDIMScheduler, StableDiffusionPipeline
 from PIL import Image, ImageDraw
-from transformers import (
-    CLIPConfig,
-    CLIPImageProcessorPil,
-    CLIPModel,
-    CLIPTextConfig,
-    CLIPTextModel,
-    CLIPTokenizer,
-    CLIPVisionConfig,
-)
+from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTextConfig, CLIPVisionConfig
 
 from uniemo_pipelines.fusion_uniemo import EMOTIONS
 
@@ -22,7 +15,6 @@ SCENES = ("beach", "bakery/shop", "amusement_park")
 OBJECTS = ("Alarm clock", "Balloon", "Teddy bear", "Kite")
 SIZE = 32
 WIDTH = 64
-TEXT_WIDTH = 32
 
 
 def write_emoset(root: Path) -> Path:
@@ -58,8 +50,9 @@ def write_clip(folder: Path) -> Path:
     torch.manual_seed(0)
     shape = {"num_hidden_layers": 3, "num_attention_heads": 1, "intermediate_size": 64, "projection_dim": 24}
     vision = CLIPVisionConfig(hidden_size=WIDTH, image_size=SIZE, patch_size=16, **shape)
-    tokenizer = make_tokenizer()
-    text = CLIPTextConfig(hidden_size=TEXT_WIDTH, **shape, **text_sizes(tokenizer))
+    tokenizer = tiny.tokenizer()
+    special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    text = CLIPTextConfig(hidden_size=tiny.TEXT_WIDTH, vocab_size=len(tokenizer), **shape, **special)
     CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=24)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     size = {"height": SIZE, "width": SIZE}
@@ -69,30 +62,9 @@ def write_clip(folder: Path) -> Path:
 
 def write_stable_diffusion(folder: Path, prediction_type: str = "epsilon") -> Path:
     """A stock StableDiffusionPipeline folder for 32 x 32 pixels."""
-    torch.manual_seed(1)
-    tokenizer = make_tokenizer()
-    shape = {"num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32, "projection_dim": TEXT_WIDTH}
-    text = CLIPTextModel(CLIPTextConfig(hidden_size=TEXT_WIDTH, **shape, **text_sizes(tokenizer)))
-    unet = UNet2DConditionModel(
-        sample_size=SIZE // 2,
-        block_out_channels=(8, 16),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=TEXT_WIDTH,
-        attention_head_dim=8,
-        norm_num_groups=4,
-    )
-    vae = AutoencoderKL(
-        block_out_channels=(4, 8),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        norm_num_groups=4,
-        latent_channels=4,
-        sample_size=SIZE,
-    )
+    pipeline = StableDiffusionPipeline(**tiny.stable_diffusion())
     zero_snr = prediction_type == "v_prediction"
-    scheduler = DDIMScheduler(
+    pipeline.scheduler = DDIMScheduler(
         prediction_type=prediction_type,
         rescale_betas_zero_snr=zero_snr,
         timestep_spacing="trailing",
@@ -100,30 +72,8 @@ def write_stable_diffusion(folder: Path, prediction_type: str = "epsilon") -> Pa
         clip_sample=False,
         set_alpha_to_one=zero_snr,
     )
-    pipeline = StableDiffusionPipeline(
-        vae,
-        text,
-        tokenizer,
-        unet,
-        scheduler,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
     pipeline.save_pretrained(folder)
     return folder
-
-
-def make_tokenizer() -> CLIPTokenizer:
-    """CLIP's tokenizer with one token a letter."""
-    letters = "abcdefghijklmnopqrstuvwxyz0123456789<>-_.,!?'&"
-    words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
-    return CLIPTokenizer(vocab={word: index for index, word in enumerate(words)}, merges=[], model_max_length=77)
-
-
-def text_sizes(tokenizer: CLIPTokenizer) -> dict[str, int]:
-    special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    return {"vocab_size": len(tokenizer), "max_position_embeddings": 77, **special}
 
 
 def _draw(path: Path, number: int) -> None:

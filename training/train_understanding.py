@@ -37,6 +37,7 @@ class FineTuningArguments(LoopArguments):
     head_weight_decay: float = 1e-2
     classifier_hidden: int = field(default=768, metadata={"help": "width of the head; that of the text encoder"})
     classifier_dropout: float = 0.5
+    smallest_crop: float = field(default=0.08, metadata={"help": "share of a picture that a crop shows at least"})
 
 
 @dataclass(kw_only=True)
@@ -109,7 +110,8 @@ def fine_tune(
     """Train a classifier and keep in `arguments.output` the epoch that is best on the validation split."""
     accelerator = make_accelerator(arguments)
     kept = arguments.keep_images
-    training = EmoSetDataset(arguments.data, "train", TrainingTransform(processor), arguments.seed, kept)
+    transform = TrainingTransform(processor, scale=(arguments.smallest_crop, 1.0))
+    training = EmoSetDataset(arguments.data, "train", transform, arguments.seed, kept)
     validation = EmoSetDataset(arguments.data, "val", EvaluationTransform(processor), arguments.seed, kept)
     loader = accelerator.prepare(make_loader(validation, arguments, training=False))
     best = -1.0
