@@ -40,7 +40,7 @@ CORPUS_SIZE, LATENTS = 60_000, 24_000
 READER_STEPS, PERCEPTUAL_STEPS = 1_600, 800
 VAE_STEPS = {"pixel_steps": 9_000, "detail_steps": 4_000, "decoder_steps": 2_500, "final_steps": 3_000}
 CLIP_STEPS = 600  # it reads .17 of the objects after 450, .87 after 600
-DIFFUSION_CYCLES = (7_000, 6_000)
+DIFFUSION_CYCLES = ((7_000, 1), (6_000, 1), (6_000, 0))  # captions first, then detail
 ONE_TOKEN_STEPS = 600
 JUDGES = {  # the final judge shares neither architecture nor data with the development judge
     "development_judge": ("resnet", Stream.DEVELOPMENT_JUDGE, 2_500),

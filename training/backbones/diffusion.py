@@ -121,7 +121,7 @@ def train_diffusion(
     latents: torch.Tensor,
     folder: Path,
     *,
-    cycles: Sequence[int],
+    cycles: Sequence[tuple[int, float]],
     batch_size: int = 32,
     learning_rate: float = 1e-3,
     muon_learning_rate: float = 5e-3,
@@ -129,7 +129,8 @@ def train_diffusion(
     """Train text encoder and UNet on latents and captions of the corpus, and save a whole pipeline to `folder`.
 
     Args:
-        cycles: Steps of each cosine. It starts at the full learning rates, from the averaged weights of the last one.
+        cycles: Steps of each cosine, and the power of its timesteps' density. It starts at the full learning rates,
+            from the averaged weights of the cycle before.
     """
     torch.manual_seed(0)
     tokenizer, scheduler = make_tokenizer(), new_scheduler()
@@ -137,24 +138,27 @@ def train_diffusion(
     text_encoder = new_text_encoder(tokenizer)
     unet = new_unet().to(memory_format=torch.channels_last)
 
-    def loss_at(step: int, done: int) -> torch.Tensor:
+    def loss_at(step: int, done: int, power: float) -> torch.Tensor:
         rng = np.random.default_rng([Stream.DIFFUSION, done + step])
         chosen = rng.integers(len(latents), size=batch_size)
         captions = ["" if rng.random() < EMPTY_CAPTIONS else sample_caption(corpus.attributes(i), rng) for i in chosen]
         ids = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
         text = text_encoder(ids).last_hidden_state
-        return velocity_loss(unet, noising, latents[chosen].float(), skewed_timesteps(batch_size, rng), text, rng)
+        timesteps = draw_timesteps(batch_size, power, rng)
+        return velocity_loss(unet, noising, latents[chosen].float(), timesteps, text, rng)
 
-    for index, steps in enumerate(cycles):
+    done = 0
+    for index, (steps, power) in enumerate(cycles):
         train(
             nn.ModuleDict({"unet": unet, "text_encoder": text_encoder}),
-            partial(loss_at, done=sum(cycles[:index])),
+            partial(loss_at, done=done, power=power),
             steps=steps,
             learning_rate=learning_rate,
             muon_learning_rate=muon_learning_rate,
             name=f"diffusion {index + 1}",
             checkpoint=folder / f"diffusion {index + 1}.ckpt",
         )
+        done += steps
     StableDiffusionPipeline(
         vae=vae,
         text_encoder=text_encoder,
@@ -167,9 +171,11 @@ def train_diffusion(
     ).save_pretrained(folder)
 
 
-def skewed_timesteps(count: int, rng: np.random.Generator) -> torch.Tensor:
-    """(count,) timesteps with a density that grows in proportion to them, one from each of as many equal strata.
+def draw_timesteps(count: int, power: float, rng: np.random.Generator) -> torch.Tensor:
+    """(count,) timesteps t with a density proportional to t**power, one from each of as many equal strata.
 
-    Captions lower the loss above timestep 600 almost alone; below, the picture already shows what they say.
+    Captions lower the loss above timestep 600 almost alone, so that power 1 learns them sooner; below, the picture
+    already shows what they say, and power 0 learns to draw it sharply.
     """
-    return torch.from_numpy((np.sqrt((np.arange(count) + rng.random(count)) / count) * 1000).astype(np.int64))
+    strata = (np.arange(count) + rng.random(count)) / count
+    return torch.from_numpy((strata ** (1 / (1 + power)) * 1000).astype(np.int64))

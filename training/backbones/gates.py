@@ -26,7 +26,7 @@ from ..miniemoset.scenes import SCENES
 from ..miniemoset.streams import Stream
 from ..sampling import sample_pictures
 from .corpus import Corpus, label_row, render_chunk, to_pictures, to_tensor
-from .diffusion import skewed_timesteps, velocity_loss
+from .diffusion import draw_timesteps, velocity_loss
 from .loop import train
 from .reader import Reader, accuracy, draw_batch, read
 from .vae import reconstruct
@@ -116,7 +116,7 @@ def learn_one_token(
         chosen = rng.choice(alone, batch_size)
         with tokens.conditions({SLOT_TOKEN: embed(one_hot(corpus.labels[chosen]))}):
             text = pipeline.text_encoder(ids).last_hidden_state
-        timesteps = skewed_timesteps(batch_size, rng)
+        timesteps = draw_timesteps(batch_size, 1, rng)
         return velocity_loss(pipeline.unet, noising, latents[chosen].float(), timesteps, text, rng)
 
     train(nn.ModuleDict({"embed": embed}), loss_at, steps=steps, learning_rate=1e-2, name="one token", ema_decay=0.99)
