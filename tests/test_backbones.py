@@ -8,6 +8,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from torch import nn
 
+from training.backbones import loop
 from training.backbones.clip import clip_caption, new_clip, zero_shot
 from training.backbones.corpus import (
     Corpus,
@@ -19,7 +20,14 @@ from training.backbones.corpus import (
     to_pictures,
     to_tensor,
 )
-from training.backbones.diffusion import encode_latents, new_scheduler, new_text_encoder, new_unet
+from training.backbones.diffusion import (
+    draw_timesteps,
+    encode_latents,
+    new_scheduler,
+    new_text_encoder,
+    new_unet,
+    train_diffusion,
+)
 from training.backbones.gates import ATTRIBUTE_SIZES, fresh_attributes, learn_one_token, one_hot, one_token_gate
 from training.backbones.loop import make_optimizers, train
 from training.backbones.muon import orthogonal
@@ -102,6 +110,32 @@ def test_latents_are_kept_and_the_second_time_read(corpus: Corpus, tmp_path: Pat
     latents = encode_latents(vae, corpus, 6, tmp_path / "latents.safetensors", batch_size=4)
     assert latents.shape == (6, 4, 16, 16) and latents.dtype == torch.float16
     assert torch.equal(encode_latents(vae, corpus, 6, tmp_path / "latents.safetensors"), latents)
+
+
+def test_timesteps_have_the_density_of_their_power() -> None:
+    rng = np.random.default_rng(0)
+    for power in (0, 1):
+        drawn = torch.cat([draw_timesteps(32, power, rng) for _ in range(100)])
+        assert 0 <= drawn.min() and 990 <= drawn.max() <= 999
+        below = [(drawn < edge).float().mean().item() for edge in (250, 500, 750)]
+        assert below == pytest.approx([0.25 ** (1 + power), 0.5 ** (1 + power), 0.75 ** (1 + power)], abs=0.02)
+
+
+@pytest.mark.slow
+def test_diffusion_goes_on_after_a_kill_between_its_cycles(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "CHECKPOINT_EVERY", 1)
+    latents, options = torch.randn(24, 4, 16, 16), {"batch_size": 2}
+    cycles = ((2, 1.0), (2, 0.0))
+    train_diffusion(corpus, new_vae(), latents, tmp_path / "whole", cycles=cycles, **options)
+    train_diffusion(corpus, new_vae(), latents, tmp_path / "killed", cycles=cycles[:1], **options)
+    train_diffusion(corpus, new_vae(), latents, tmp_path / "killed", cycles=cycles, **options)
+    whole, killed = (
+        StableDiffusionPipeline.from_pretrained(tmp_path / name, safety_checker=None).unet.state_dict()
+        for name in ("whole", "killed")
+    )
+    torch.testing.assert_close(killed, whole, atol=1e-6, rtol=0)  # other batches move some by 1e-5
 
 
 def test_the_scheduler_starts_from_pure_noise_and_lands_on_the_clean_latents() -> None:
