@@ -10,6 +10,7 @@ from torch import nn
 
 from training.backbones import loop
 from training.backbones.clip import clip_caption, new_clip, zero_shot
+from training.backbones.compounds import NAMES, Compounds
 from training.backbones.corpus import (
     Corpus,
     label_row,
@@ -21,6 +22,8 @@ from training.backbones.corpus import (
     to_tensor,
 )
 from training.backbones.diffusion import (
+    Cycle,
+    draw_captions,
     draw_timesteps,
     encode_latents,
     new_scheduler,
@@ -36,6 +39,7 @@ from training.backbones.tokenizer import MAX_LENGTH, lexicon, make_tokenizer
 from training.backbones.vae import new_vae, reconstruct, reconstruction_loss
 from training.miniemoset.attributes import PALETTES, Attributes, sample_attributes
 from training.miniemoset.captions import full_caption
+from uniemo_pipelines.prompting_uniemo import SLOT_TOKEN
 
 
 @pytest.fixture(scope="module")
@@ -121,13 +125,37 @@ def test_timesteps_have_the_density_of_their_power() -> None:
         assert below == pytest.approx([0.25 ** (1 + power), 0.5 ** (1 + power), 0.75 ** (1 + power)], abs=0.02)
 
 
+def test_compounds_hold_parts_of_the_picture_and_nothing_else(corpus: Corpus) -> None:
+    tokenizer = make_tokenizer()
+    compounds = Compounds(tokenizer, new_text_encoder(tokenizer))
+    captions, weights = draw_captions(corpus, np.arange(24), 0.9, np.random.default_rng(0))
+    compound = [SLOT_TOKEN in caption for caption in captions]
+    assert 12 < sum(compound) < 24 and [row.any() for row in weights] == compound
+    for row, attributes in zip(weights, map(corpus.attributes, range(24)), strict=True):
+        parts = {attributes.scene, *attributes.objects, attributes.palette, attributes.brightness}
+        assert {NAMES[i] for i in np.flatnonzero(row)} <= parts
+    rows = compounds.rows(torch.from_numpy(weights))
+    rows.sum().backward()
+    words = compounds.table.weight.grad.any(dim=1).nonzero().flatten().tolist()
+    assert {tokenizer.decode([word]) for word in words} <= set(lexicon())
+    street = torch.zeros(1, len(NAMES))
+    street[0, NAMES.index("street")] = 2
+    word = compounds.table.weight[tokenizer("street").input_ids[1]]
+    torch.testing.assert_close(compounds.rows(street)[0], 2 * word)
+
+
+def test_without_compounds_captions_are_words_as_before(corpus: Corpus) -> None:
+    captions, weights = draw_captions(corpus, np.arange(24), 0, np.random.default_rng(0))
+    assert not weights.any() and not any(SLOT_TOKEN in caption for caption in captions)
+
+
 @pytest.mark.slow
 def test_diffusion_goes_on_after_a_kill_between_its_cycles(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "CHECKPOINT_EVERY", 1)
     latents, options = torch.randn(24, 4, 16, 16), {"batch_size": 2}
-    cycles = ((2, 1.0), (2, 0.0))
+    cycles = (Cycle(2, power=1, compounds=0), Cycle(2, power=0, compounds=0.5))
     train_diffusion(corpus, new_vae(), latents, tmp_path / "whole", cycles=cycles, **options)
     train_diffusion(corpus, new_vae(), latents, tmp_path / "killed", cycles=cycles[:1], **options)
     train_diffusion(corpus, new_vae(), latents, tmp_path / "killed", cycles=cycles, **options)

@@ -24,7 +24,7 @@ from . import choose_sampling, evaluate, train_baseline, train_joint, train_unde
 from .backbones import gates
 from .backbones.clip import train_clip, zero_shot
 from .backbones.corpus import Corpus, make_corpus, render_chunk
-from .backbones.diffusion import encode_latents, train_diffusion
+from .backbones.diffusion import Cycle, encode_latents, train_diffusion
 from .backbones.reader import Reader, train_reader
 from .backbones.vae import reconstruct, train_vae
 from .config import parse
@@ -40,7 +40,11 @@ CORPUS_SIZE, LATENTS = 60_000, 24_000
 READER_STEPS, PERCEPTUAL_STEPS = 1_600, 800
 VAE_STEPS = {"pixel_steps": 9_000, "detail_steps": 4_000, "decoder_steps": 2_500, "final_steps": 3_000}
 CLIP_STEPS = 600  # it reads .17 of the objects after 450, .87 after 600
-DIFFUSION_CYCLES = ((7_000, 1), (6_000, 1), (6_000, 0))  # captions first, then detail
+DIFFUSION_CYCLES = (  # captions first, then detail and compounds
+    Cycle(7_000, power=1, compounds=0),
+    Cycle(6_000, power=1, compounds=0),
+    Cycle(4_500, power=0, compounds=0.3),
+)
 ONE_TOKEN_STEPS = 600
 JUDGES = {  # the final judge shares neither architecture nor data with the development judge
     "development_judge": ("resnet", Stream.DEVELOPMENT_JUDGE, 2_500),

@@ -1,6 +1,7 @@
 """The mini latent diffusion model: Stable Diffusion's architecture; text encoder and UNet are trained together."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -19,14 +20,32 @@ from torch.nn import functional as F
 from tqdm import trange
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from uniemo_pipelines.prompting_uniemo import SLOT_TOKEN
+
 from ..miniemoset.captions import sample_caption
 from ..miniemoset.streams import Stream
+from .compounds import NAMES, PROMPTS, Compounds, compound_weights
 from .corpus import Corpus, to_tensor
 from .loop import train
 from .tokenizer import MAX_LENGTH, make_tokenizer
 
 TEXT_WIDTH = 128
 EMPTY_CAPTIONS = 0.10
+
+
+@dataclass(frozen=True)
+class Cycle:
+    """One cosine of the training, from the full learning rates and the averaged weights of the cycle before.
+
+    Attributes:
+        steps: How many.
+        power: Of the timesteps' density; 1 learns captions sooner, 0 draws more sharply.
+        compounds: Share of captions that are one compound word.
+    """
+
+    steps: int
+    power: float
+    compounds: float
 
 
 def new_scheduler() -> UniPCMultistepScheduler:
@@ -121,44 +140,45 @@ def train_diffusion(
     latents: torch.Tensor,
     folder: Path,
     *,
-    cycles: Sequence[tuple[int, float]],
+    cycles: Sequence[Cycle],
     batch_size: int = 32,
     learning_rate: float = 1e-3,
     muon_learning_rate: float = 5e-3,
 ) -> None:
-    """Train text encoder and UNet on latents and captions of the corpus, and save a whole pipeline to `folder`.
-
-    Args:
-        cycles: Steps of each cosine, and the power of its timesteps' density. It starts at the full learning rates,
-            from the averaged weights of the cycle before.
-    """
+    """Train text encoder and UNet on latents and captions of the corpus, and save a whole pipeline to `folder`."""
     torch.manual_seed(0)
     tokenizer, scheduler = make_tokenizer(), new_scheduler()
     noising = DDPMScheduler.from_config(scheduler.config)
     text_encoder = new_text_encoder(tokenizer)
     unet = new_unet().to(memory_format=torch.channels_last)
 
-    def loss_at(step: int, done: int, power: float) -> torch.Tensor:
+    compounds = Compounds(tokenizer, text_encoder)
+
+    def encode(captions: list[str], weights: np.ndarray) -> torch.Tensor:
+        ids = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
+        with compounds.tokens.conditions({SLOT_TOKEN: compounds.rows(torch.from_numpy(weights))}):
+            return text_encoder(ids).last_hidden_state
+
+    def loss_at(step: int, done: int, cycle: Cycle) -> torch.Tensor:
         rng = np.random.default_rng([Stream.DIFFUSION, done + step])
         chosen = rng.integers(len(latents), size=batch_size)
-        captions = ["" if rng.random() < EMPTY_CAPTIONS else sample_caption(corpus.attributes(i), rng) for i in chosen]
-        ids = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
-        text = text_encoder(ids).last_hidden_state
-        timesteps = draw_timesteps(batch_size, power, rng)
+        text = encode(*draw_captions(corpus, chosen, cycle.compounds, rng))
+        timesteps = draw_timesteps(batch_size, cycle.power, rng)
         return velocity_loss(unet, noising, latents[chosen].float(), timesteps, text, rng)
 
     done = 0
-    for index, (steps, power) in enumerate(cycles):
+    for number, cycle in enumerate(cycles, start=1):
         train(
             nn.ModuleDict({"unet": unet, "text_encoder": text_encoder}),
-            partial(loss_at, done=done, power=power),
-            steps=steps,
+            partial(loss_at, done=done, cycle=cycle),
+            steps=cycle.steps,
             learning_rate=learning_rate,
             muon_learning_rate=muon_learning_rate,
-            name=f"diffusion {index + 1}",
-            checkpoint=folder / f"diffusion {index + 1}.ckpt",
+            name=f"diffusion {number}",
+            checkpoint=folder / f"diffusion {number}.ckpt",
         )
-        done += steps
+        done += cycle.steps
+    compounds.tokens.remove()
     StableDiffusionPipeline(
         vae=vae,
         text_encoder=text_encoder,
@@ -169,6 +189,23 @@ def train_diffusion(
         feature_extractor=None,
         requires_safety_checker=False,
     ).save_pretrained(folder)
+
+
+def draw_captions(
+    corpus: Corpus, chosen: np.ndarray, compounds: float, rng: np.random.Generator
+) -> tuple[list[str], np.ndarray]:
+    """Captions of the chosen pictures: none, a compound, or words; and the compounds' weights (B, 51), else 0."""
+    captions, weights = [], np.zeros((len(chosen), len(NAMES)), dtype=np.float32)
+    for row, index in enumerate(chosen):
+        form = rng.random()
+        if form < EMPTY_CAPTIONS:
+            captions.append("")
+        elif form < EMPTY_CAPTIONS + compounds:
+            captions.append(str(rng.choice(PROMPTS)))
+            weights[row] = compound_weights(corpus.labels[index], rng)
+        else:
+            captions.append(sample_caption(corpus.attributes(index), rng))
+    return captions, weights
 
 
 def draw_timesteps(count: int, power: float, rng: np.random.Generator) -> torch.Tensor:
