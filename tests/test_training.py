@@ -172,7 +172,7 @@ def build(world, base="epsilon", template_share=0.5) -> tuple[JointModel, JointD
     space = fit_emotion_space(Accelerator(), understanding, pictures, 16, bank_size=2, rank=2)
     table = pipeline.text_encoder.get_input_embeddings().weight
     fusion = train_joint.build_fusion(understanding, pictures, space, table, smoothing=1.0)
-    model = JointModel(understanding, fusion, pipeline, (0.5, 1e-2, 1e-3))
+    model = JointModel(understanding, fusion, pipeline, (0.5, 1e-2, 1e-3, 0.1))
     latents = train_joint.encode_latents(pipeline.vae, pictures, 32)
     templates = JointArguments.__dataclass_fields__["templates"].default_factory()
     return model, JointDataset(pictures, latents, pipeline.tokenizer, 1000, templates, template_share)
@@ -241,6 +241,19 @@ def query_gradients(model: JointModel, batch: dict[str, torch.Tensor], part: str
 def test_the_diffusion_loss_alone_reaches_both_kinds_of_queries(world, stage1):
     model, dataset = build(world)
     assert all(gradient.abs().sum() > 0 for gradient in query_gradients(model, batch_of(dataset), "diffusion"))
+
+
+def test_alignment_is_stage_ones_contrast_and_moves_the_queries_alone(world, stage1):
+    model, dataset = build(world)
+    batch = batch_of(dataset)
+    assert all(gradient.abs().sum() > 0 for gradient in query_gradients(model, batch, "alignment"))
+    touched = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert all(name.removeprefix("understanding.").startswith(TRAINED) for name in touched)
+    with torch.no_grad():
+        alone = model.understanding(
+            **{name: batch[name] for name in ("pixel_values", "scene_labels", "object_labels")}
+        )
+        assert torch.equal(model(batch)["alignment"], alone.scene_loss + alone.object_loss)
 
 
 def test_detaching_the_features_changes_the_queries_update(world, stage1):
@@ -345,7 +358,7 @@ def test_a_text_encoder_of_another_width_is_refused_at_once(world, stage1, tmp_p
     understanding.config.classifier_hidden = 48
     base = StableDiffusionPipeline.from_pretrained(world / "epsilon", safety_checker=None)
     with pytest.raises(ValueError, match="last layer, 48.*found 32.*--classifier_hidden"):
-        JointModel(understanding, None, base, (0.5, 0.0, 0.0))
+        JointModel(understanding, None, base, (0.5, 0.0, 0.0, 0.0))
 
 
 @pytest.mark.parametrize("name", ["miniemoset", "emoset"])

@@ -6,7 +6,7 @@ The condition made of a picture's features is the embedding of one pseudo-token 
 of that same picture flows through it into the mappers and the expert queries: the implicit feedback. Trained are
 queries, interactive blocks, mappers and two linear heads; UNet, VAE, text encoder, CLIP backbone and emotion head are
 frozen, and so are stage 1's retrieval projections. Queries move while those projections stay, so alpha is looked up
-with features that drift from the space they were aligned in; the linear heads hold them to their scenes and objects.
+with features that drift from the space they were aligned in, linear heads or not; `alignment_weight` holds them there.
 
 At the end the emotion space is fitted with the final model, and all goes to one folder: `understanding/` and
 `uniemo_adapter.safetensors`.
@@ -54,6 +54,10 @@ class JointArguments(LoopArguments):
     understanding_weight: float = 0.5
     condition_weight: float = field(default=1e-3, metadata={"help": "cross-entropy of the condition"})
     triplet_weight: float = field(default=1e-6, metadata={"help": "triplet of the condition"})
+    alignment_weight: float = field(
+        default=0.0,
+        metadata={"help": "stage 1's contrast, which keeps alpha's retrieval right; not published"},
+    )
     template_share: float = field(default=0.4, metadata={"help": "share of samples with a template as the prompt"})
     templates: list[str] = field(
         default_factory=lambda: [
@@ -151,7 +155,7 @@ class JointModel(nn.Module):
             that the frozen head sees in training what it sees in use.
         fusion: its mappers are trained.
         base: frozen; its tokenizer and text encoder receive the pseudo-tokens.
-        loss_weights: of understanding, condition and triplet; the diffusion loss counts once.
+        loss_weights: of understanding, condition, triplet and alignment; the diffusion loss counts once.
 
     Raises:
         ValueError: a text encoder that does not fit the emotion head.
@@ -162,7 +166,7 @@ class JointModel(nn.Module):
         understanding: UniEmoUnderstandingModel,
         fusion: UniEmoFusionModel,
         base: StableDiffusionPipeline,
-        loss_weights: tuple[float, float, float],
+        loss_weights: tuple[float, float, float, float],
     ) -> None:
         super().__init__()
         width, expected = understanding.config.hidden_size, understanding.config.classifier_hidden
@@ -195,7 +199,8 @@ class JointModel(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The losses of a `JointDataset` batch by part; "loss" is their weighted sum."""
-        output = self.understanding(batch["pixel_values"])
+        named = {kind: batch[kind] for kind in ("scene_labels", "object_labels")}
+        output = self.understanding(batch["pixel_values"], **named)
         condition = self.fusion(
             output.emotion_features,
             output.scene_features,
@@ -210,6 +215,7 @@ class JointModel(nn.Module):
             "understanding": self.understanding_loss(output, batch),
             "condition": condition_loss.cross_entropy,
             "triplet": condition_loss.triplet,
+            "alignment": output.scene_loss + output.object_loss,
         }
         weights = (1.0, *self.loss_weights)
         return {"loss": sum(w * value for w, value in zip(weights, losses.values(), strict=True)), **losses}
@@ -315,7 +321,8 @@ def main(arguments: JointArguments) -> list[dict[str, float]]:
 
     table = base.text_encoder.get_input_embeddings().weight
     fusion = build_fusion(understanding, pictures, space(), table, arguments.smoothing)
-    loss_weights = (arguments.understanding_weight, arguments.condition_weight, arguments.triplet_weight)
+    names = ("understanding_weight", "condition_weight", "triplet_weight", "alignment_weight")
+    loss_weights = tuple(getattr(arguments, name) for name in names)
     model = JointModel(understanding, fusion, base, loss_weights)
     latents = encode_latents(base.vae.requires_grad_(False).to(accelerator.device), pictures, arguments.resolution)
     dataset = JointDataset(
