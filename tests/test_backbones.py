@@ -8,7 +8,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from torch import nn
 
-from training.backbones import loop
+from training.backbones import diffusion, loop
 from training.backbones.clip import clip_caption, new_clip, zero_shot
 from training.backbones.compounds import NAMES, Compounds
 from training.backbones.corpus import (
@@ -30,6 +30,7 @@ from training.backbones.diffusion import (
     new_text_encoder,
     new_unet,
     train_diffusion,
+    velocity_loss,
 )
 from training.backbones.gates import ATTRIBUTE_SIZES, fresh_attributes, learn_one_token, one_hot, one_token_gate
 from training.backbones.loop import make_optimizers, train
@@ -154,16 +155,28 @@ def test_diffusion_goes_on_after_a_kill_between_its_cycles(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "CHECKPOINT_EVERY", 1)
-    latents, options = torch.randn(24, 4, 16, 16), {"batch_size": 2}
+    seen = []
+
+    def watched(unet, scheduler, clean, timesteps, text, rng):
+        seen.append((timesteps.tolist(), unet.conv_in.weight.detach().clone()))
+        return velocity_loss(unet, scheduler, clean, timesteps, text, rng)
+
+    def steps_of(folder: str, cycles: tuple[Cycle, ...]) -> list[tuple[list[int], torch.Tensor]]:
+        seen.clear()
+        train_diffusion(corpus, new_vae(), latents, tmp_path / folder, cycles=cycles, batch_size=2)
+        return list(seen)
+
+    monkeypatch.setattr(diffusion, "velocity_loss", watched)
+    latents = torch.randn(24, 4, 16, 16)
     cycles = (Cycle(2, power=1, compounds=0), Cycle(2, power=0, compounds=0.5))
-    train_diffusion(corpus, new_vae(), latents, tmp_path / "whole", cycles=cycles, **options)
-    train_diffusion(corpus, new_vae(), latents, tmp_path / "killed", cycles=cycles[:1], **options)
-    train_diffusion(corpus, new_vae(), latents, tmp_path / "killed", cycles=cycles, **options)
-    whole, killed = (
-        StableDiffusionPipeline.from_pretrained(tmp_path / name, safety_checker=None).unet.state_dict()
-        for name in ("whole", "killed")
-    )
-    torch.testing.assert_close(killed, whole, atol=1e-6, rtol=0)  # other batches move some by 1e-5
+    whole = steps_of("whole", cycles)
+    steps_of("killed", cycles[:1])
+    resumed = steps_of("killed", cycles)
+    assert [times for times, _ in resumed] == [times for times, _ in whole[2:]] and len(whole) == 4
+    for (_, found), (_, expected) in zip(resumed, whole[2:], strict=True):
+        # Adam makes a whole step of rounding noise where the gradient is nearly zero; a step of all weights is 5e-6
+        assert (found - expected).abs().mean() < 2e-7
+    assert StableDiffusionPipeline.from_pretrained(tmp_path / "killed", safety_checker=None).unet is not None
 
 
 def test_the_scheduler_starts_from_pure_noise_and_lands_on_the_clean_latents() -> None:
