@@ -199,8 +199,8 @@ def assemble(target: Path = embedded.FOLDER) -> None:
     CLIPImageProcessorPil.from_pretrained(joint / "understanding").save_pretrained(partial / "understanding")
     fusion = read_adapter(joint / ADAPTER_NAME).fusion.half()
     write_adapter(partial / ADAPTER_NAME, fusion, "the embedded mini Stable Diffusion", partial / "understanding")
-    for model in ("stable-diffusion/text_encoder", "understanding"):
-        load_as_single(partial / model / "config.json")
+    for config in (*partial.rglob("config.json"), *partial.rglob("model_index.json")):
+        tidy_config(config)
     size = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file()) / 1e6
     if size > MEGABYTES:
         raise SystemExit(f"Expected an embedded model of at most {MEGABYTES} MB, found {size:.1f} MB in {partial}.")
@@ -208,13 +208,17 @@ def assemble(target: Path = embedded.FOLDER) -> None:
     partial.rename(target)
 
 
-def load_as_single(config: Path) -> None:
-    """Weights stored in half precision are computed with in single by default, as diffusers' own models are.
+def tidy_config(config: Path) -> None:
+    """Drop where the part was made, and have weights stored in half precision computed with in single by default.
 
-    transformers would take the precision from the file, and the pipeline's parts would not fit together.
+    diffusers' models do the latter by themselves; transformers would take the precision from the file, and the
+    pipeline's parts would not fit together.
     """
     content = json.loads(config.read_text())
-    config.write_text(json.dumps({**content, "dtype": "float32"}, indent=2) + "\n")
+    content.pop("_name_or_path", None)
+    if "dtype" in content:
+        content["dtype"] = "float32"
+    config.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def main() -> None:
