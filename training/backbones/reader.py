@@ -127,6 +127,7 @@ def train_reader(
     architecture: str = "resnet",
     stream: Stream,
     steps: int,
+    refining_steps: int = 0,
     batch_size: int = 32,
     emotional: bool = False,
     augmentation: Augmentation | None = None,
@@ -137,6 +138,7 @@ def train_reader(
 
     Args:
         stream: Of the pictures; also the seed of everything else that is random.
+        steps, refining_steps: Of a first cosine, and of a second one that starts at half its rate.
         emotional: Draw pictures from P(attributes | emotion) and train the emotion head (a judge), instead of drawing
             every attribute uniformly (the reader).
         augmentation: Applied to half of each batch, such as a VAE's reconstruction.
@@ -145,7 +147,7 @@ def train_reader(
         return load_reader(path, architecture)
     torch.manual_seed(stream)
     reader = Reader(architecture)
-    batches = fresh_batches(stream, steps, batch_size, emotional)
+    batches = fresh_batches(stream, range(steps + refining_steps), batch_size, emotional)
 
     def loss_at(step: int) -> torch.Tensor:
         images, labels, emotions = next(batches)
@@ -155,7 +157,10 @@ def train_reader(
             pixels = torch.cat([augmentation(pixels[:half]), pixels[half:]])
         return reading_loss(reader(pixels), labels, emotions)
 
-    train(nn.ModuleDict({"reader": reader}), loss_at, steps=steps, learning_rate=2e-3, name=path.stem)
+    modules = nn.ModuleDict({"reader": reader})
+    train(modules, loss_at, steps=steps, learning_rate=2e-3, name=path.stem)
+    if refining_steps:
+        train(modules, loss_at, steps=refining_steps, learning_rate=1e-3, name=f"{path.stem}, refined")
     save_model(reader, path)
     return reader
 
@@ -173,14 +178,14 @@ def reading_loss(logits: dict[str, torch.Tensor], labels: torch.Tensor, emotions
 
 
 def fresh_batches(
-    seed: int, batches: int, batch_size: int, emotional: bool
+    seed: int, batches: range, batch_size: int, emotional: bool
 ) -> Iterator[tuple[np.ndarray, torch.Tensor, torch.Tensor | None]]:
-    """Endless pictures, drawn ahead by a second process: (images, label rows, emotions or None)."""
+    """Batches by number, drawn ahead by a second process: (images, label rows, emotions or None)."""
     with ProcessPoolExecutor(1) as pool:
-        ahead = [pool.submit(draw_batch, seed, index, batch_size, emotional) for index in range(min(8, batches))]
-        for index in range(batches):
+        ahead = [pool.submit(draw_batch, seed, index, batch_size, emotional) for index in batches[:8]]
+        for index in batches:
             images, labels, emotions = ahead.pop(0).result()
-            if index + 8 < batches:
+            if index + 8 in batches:
                 ahead.append(pool.submit(draw_batch, seed, index + 8, batch_size, emotional))
             yield images, torch.from_numpy(labels), torch.from_numpy(emotions) if emotional else None
 
