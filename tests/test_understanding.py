@@ -307,7 +307,7 @@ def test_query_attention_maps(model, pixels, implementation):
     assert output.object_attentions.shape == (4, 2, 5, 1 + PATCHES)
     for maps in (output.scene_attentions, output.object_attentions):
         torch.testing.assert_close(maps.sum(-1), torch.ones(maps.shape[:-1]))
-    assert torch.equal(plain.logits, output.logits)
+    torch.testing.assert_close(plain.logits, output.logits)
     assert len(output.attentions) == (6 if implementation == "eager" else 0)
 
 
@@ -315,6 +315,21 @@ def test_no_attention_map_is_computed_unasked(model, pixels, monkeypatch):
     monkeypatch.setattr(modeling_uniemo, "attention_weights", lambda *_: pytest.fail("computed a map"))
     model.set_attn_implementation("sdpa")
     model(pixels)
+
+
+def test_the_last_layer_computes_only_what_is_read(model, batch):
+    """The class token alone, unless its whole output is asked for; to the user it is the same."""
+    rows = []
+    hook = model.vision_model.encoder.layers[-1].register_forward_hook(lambda *seen: rows.append(seen[2].shape[1]))
+    trimmed, whole = model(**batch), model(**batch, output_hidden_states=True)
+    hook.remove()
+    assert rows == [1, 1 + PATCHES + 3 + 5]
+    torch.testing.assert_close(trimmed.emotion_features, whole.emotion_features)
+    names, values = zip(*model.named_parameters(), strict=True)
+    for name, *gradients in zip(
+        names, *(torch.autograd.grad(out.loss, values) for out in (trimmed, whole)), strict=True
+    ):
+        torch.testing.assert_close(*gradients, msg=name)
 
 
 def test_attention_maps_are_those_of_the_feature(pixels):

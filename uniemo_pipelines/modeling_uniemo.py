@@ -253,6 +253,27 @@ def attention_weights(query: torch.Tensor, key: torch.Tensor, scaling: float) ->
     return (query @ key.transpose(-1, -2) * scaling).softmax(dim=-1, dtype=torch.float32)
 
 
+def split_heads(tokens: torch.Tensor, heads: int) -> torch.Tensor:
+    """(B, tokens, W) to (B, heads, tokens, W / heads)."""
+    return tokens.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def attend(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    heads: int,
+    scaling: float,
+    config: PreTrainedConfig,
+) -> torch.Tensor:
+    """What projected queries (B, Q, W) read from projected tokens (B, N, W) by the configured attention, (B, Q, W)."""
+    attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(config._attn_implementation, eager_attention)
+    parts = (split_heads(tokens, heads) for tokens in (query, key, value))
+    update, _ = attention(module, *parts, None, scaling=scaling, dropout=module.dropout if module.training else 0.0)
+    return update.flatten(2)
+
+
 class CrossAttention(nn.Module):
     """Queries attend to visual tokens; no bias on queries, keys and values, as in the released code.
 
@@ -271,20 +292,17 @@ class CrossAttention(nn.Module):
         self.q_proj, self.k_proj, self.v_proj = (nn.Linear(width, width, bias=False) for _ in range(3))
         self.out_proj = nn.Linear(width, width)
 
-    def _split(self, tokens: torch.Tensor) -> torch.Tensor:
-        return tokens.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-
     def forward(
         self, queries: torch.Tensor, visual: torch.Tensor, output_attentions: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Updates (B, Q, W) of the queries, and on request their attention maps (B, heads, Q, visual tokens)."""
-        query, key, value = self._split(self.q_proj(queries)), self._split(self.k_proj(visual)), self.v_proj(visual)
-        attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention)
-        dropout = self.dropout if self.training else 0.0
-        update, _ = attend(self, query, key, self._split(value), None, scaling=self.scaling, dropout=dropout)
+        query, key, value = self.q_proj(queries), self.k_proj(visual), self.v_proj(visual)
+        update = attend(self, query, key, value, self.heads, self.scaling, self.config)
         # Fused attention gives no maps, so they are computed from q and k, and only for whom asks.
-        maps = attention_weights(query, key, self.scaling) if output_attentions else None
-        return self.out_proj(update.flatten(2)), maps
+        maps = None
+        if output_attentions:
+            maps = attention_weights(split_heads(query, self.heads), split_heads(key, self.heads), self.scaling)
+        return self.out_proj(update), maps
 
 
 class InteractiveBlock(GradientCheckpointingLayer):
@@ -310,6 +328,25 @@ class InteractiveBlock(GradientCheckpointingLayer):
         return queries + self.fc2(self.activation(self.fc1(self.mlp_norm(queries)))), maps
 
 
+class LastLayer(CLIPEncoderLayer):
+    """The backbone's last layer. Of its output only the class token is read: without the rest it takes a fifth.
+
+    A layer of its own, so that hooks, checkpointing and offloading reach it as any other.
+    """
+
+    def forward(
+        self, hidden_states: torch.Tensor, attention_mask: None, whole: bool = True, **kwargs: Any
+    ) -> torch.Tensor:
+        """(B, tokens, W) to the same, or with `whole` false to the class token alone, (B, 1, W)."""
+        if whole:
+            return super().forward(hidden_states, attention_mask, **kwargs)
+        attention, tokens = self.self_attn, self.layer_norm1(hidden_states)
+        projected = attention.q_proj(tokens[:, :1]), attention.k_proj(tokens), attention.v_proj(tokens)
+        update = attend(attention, *projected, attention.num_heads, attention.scale, attention.config)
+        class_token = hidden_states[:, :1] + attention.out_proj(update)
+        return class_token + self.mlp(self.layer_norm2(class_token))
+
+
 class UniEmoUnderstandingModel(PreTrainedModel):
     """Which emotion an image evokes, and the scene and object features that explain it.
 
@@ -323,7 +360,7 @@ class UniEmoUnderstandingModel(PreTrainedModel):
     base_model_prefix = "uniemo"
     main_input_name = "pixel_values"
     input_modalities = ("image",)
-    _no_split_modules = ["CLIPVisionEmbeddings", "CLIPEncoderLayer", "InteractiveBlock"]
+    _no_split_modules = ["CLIPVisionEmbeddings", "CLIPEncoderLayer", "LastLayer", "InteractiveBlock"]
     supports_gradient_checkpointing = True
     _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
     _can_record_outputs = {"hidden_states": CLIPEncoderLayer, "attentions": CLIPAttention}
@@ -332,6 +369,8 @@ class UniEmoUnderstandingModel(PreTrainedModel):
         super().__init__(config)
         width, projection = config.hidden_size, config.projection_dim
         self.vision_model = CLIPVisionModel._from_config(config.vision_config)
+        # Not a new layer, which would miss the tower's own initialisation.
+        self.vision_model.encoder.layers[-1].__class__ = LastLayer
         self.scene_queries = nn.Embedding(config.num_scene_queries, width)
         self.object_queries = nn.Embedding(config.num_object_queries, width)
         self.scene_interaction = InteractiveBlock(config)
@@ -504,7 +543,9 @@ class UniEmoUnderstandingModel(PreTrainedModel):
         visual, scenes, objects = tokens.split(sizes, dim=1)
         objects, object_maps = self.object_interaction(objects, visual, output_attentions)
 
-        tokens = self._run(third, torch.cat([visual, scenes, objects], dim=1), **kwargs)
+        tokens = self._run(third[:-1], torch.cat([visual, scenes, objects], dim=1), **kwargs)
+        whole = output_attentions or bool(kwargs.get("output_hidden_states", self.config.output_hidden_states))
+        tokens = tower.encoder.layers[-1](tokens, None, whole=whole, **kwargs)
         return {
             "emotion_features": tower.post_layernorm(tokens[:, 0]),
             "scene_features": scene_features,
