@@ -8,7 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -33,6 +33,9 @@ from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.output_capturing import capture_outputs
 
+if TYPE_CHECKING:
+    from peft import LoraConfig
+
 EMOTIONS = ("amusement", "awe", "contentment", "excitement", "anger", "disgust", "fear", "sadness")
 """The eight emotions in EmoSet's order; the first four are positive."""
 
@@ -45,6 +48,16 @@ VIT_L_14 = {
     "patch_size": 14,
 }
 CONTRASTIVE_FORMS = ("multi_positive", "released")
+TRAINED_WHOLE = (
+    "scene_queries",
+    "object_queries",
+    "scene_interaction",
+    "object_interaction",
+    "scene_projection",
+    "object_projection",
+    "classifier",
+)
+"""What a LoRA adapter of the backbone carries whole beside it."""
 
 
 class UniEmoConfig(PreTrainedConfig):
@@ -435,6 +448,86 @@ class UniEmoUnderstandingModel(PreTrainedModel):
         model.vision_model.load_state_dict(tower.state_dict())
         return model
 
+    @staticmethod
+    def lora_config(rank: int = 16, **options: Any) -> "LoraConfig":
+        """A PEFT configuration for `add_adapter`: LoRA on the tower's attention and MLP, everything of ours whole.
+
+        Queries, interactive blocks, projections and head are trained and saved beside the LoRA weights; the two
+        temperatures stay as they are, for PEFT trains modules and not bare parameters.
+
+        Args:
+            rank: of the LoRA matrices. At ViT-L/14 an adapter of rank 16 has 69 MB in half precision.
+            **options: fields of PEFT's LoraConfig; `lora_alpha` is the rank unless given.
+        """
+        from peft import LoraConfig
+
+        # A pattern, for bare names such as "q_proj" would hit the interactive blocks as well.
+        linears = r"vision_model\.encoder\.layers\.\d+\.(self_attn\.(q|k|v|out)_proj|mlp\.fc[12])"
+        options = {"lora_alpha": rank, "target_modules": linears, "modules_to_save": list(TRAINED_WHOLE), **options}
+        return LoraConfig(r=rank, **options)
+
+    def load_adapter(self, *args: Any, **kwargs: Any) -> Any:
+        """As transformers' own; but an adapter that does not fit is refused, where transformers may only warn.
+
+        Raises:
+            ValueError: tensors too many, too few or of another shape. The adapter is taken out again.
+        """
+        before = set(getattr(self, "peft_config", {}))
+        try:
+            found = super().load_adapter(*args, **kwargs)
+            wrong = found.unexpected_keys | {key for key in found.missing_keys if _of_an_adapter(key)}
+        except RuntimeError as error:  # shapes; transformers has logged them
+            wrong = {str(error)}
+        if wrong:
+            self.delete_adapter(list(set(self.peft_config) - before))
+            raise ValueError(
+                "The adapter was trained for another model than this one: expected the tensors of its backbone, "
+                f"queries and blocks; found too many, too few or misshapen: {', '.join(sorted(wrong))}."
+            )
+        return found
+
+    def set_adapter(self, adapter_name: str | list[str]) -> None:
+        """Make one adapter the active one.
+
+        Raises:
+            ValueError: several, for each brings its own queries, blocks and head; or an unknown one.
+        """
+        if not isinstance(adapter_name, str) and len(adapter_name) > 1:
+            raise ValueError(
+                f"Expected one adapter, for each has queries, blocks and a head of its own; found {adapter_name}: "
+                "merge_adapter() one into the weights first."
+            )
+        super().set_adapter(adapter_name)
+
+    def enable_adapters(self) -> None:
+        """Undo `disable_adapters`, also for the modules that adapters hold whole, which transformers forgets."""
+        from peft.utils import ModulesToSaveWrapper
+
+        super().enable_adapters()
+        for module in self.modules():
+            if isinstance(module, ModulesToSaveWrapper):
+                module.enable_adapters(True)
+
+    def merge_adapter(self) -> None:
+        """Fold the active adapter into the weights and forget the others: a plain model again, saved as one.
+
+        Raises:
+            ValueError: no adapter is there.
+        """
+        from peft.tuners.tuners_utils import BaseTunerLayer
+        from peft.utils import ModulesToSaveWrapper
+
+        (active,) = self.active_adapters()
+        for name, module in list(self.named_modules()):
+            if isinstance(module, BaseTunerLayer):
+                module.merge()
+                self.set_submodule(name, module.get_base_layer())
+            elif isinstance(module, ModulesToSaveWrapper):
+                self.set_submodule(name, module.modules_to_save[active])
+        del self.peft_config
+        self._hf_peft_config_loaded = False
+        self.requires_grad_(True)
+
     def get_input_embeddings(self) -> nn.Module:
         return self.vision_model.get_input_embeddings()
 
@@ -608,6 +701,10 @@ class UniEmoUnderstandingModel(PreTrainedModel):
         index = torch.where(positives, torch.arange(len(texts), device=texts.device), 0).amax(dim=1)
         own = torch.where(labelled[:, None], texts[index], missing)
         return released_contrastive_loss(images, own, scale, labelled)
+
+
+def _of_an_adapter(key: str) -> bool:
+    return ".lora_" in key or ".modules_to_save." in key
 
 
 def _check_names(kind: str, names: Sequence[str]) -> None:
