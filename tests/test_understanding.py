@@ -1,8 +1,9 @@
 """The understanding model as its users meet it: losses, training, saving, explaining, loading by transformers."""
 
-import importlib.util
 import json
 import math
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -494,21 +495,28 @@ def test_image_classification_pipeline(model, tmp_path):
     assert sum(score["score"] for score in scores) == pytest.approx(1, abs=1e-5)
 
 
-def test_the_file_alone_loads_as_code_from_a_repository(model, pixels, tmp_path):
-    """It imports nothing of ours, and leaves the installed classes registered."""
-    source = Path(modeling_uniemo.__file__)
-    assert "uniemo_pipelines import" not in source.read_text() and "from ." not in source.read_text()
-    spec = importlib.util.spec_from_file_location("modeling_uniemo_of_a_repository", source)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    try:
-        spec.loader.exec_module(module)
-        model.save_pretrained(tmp_path)
-        loaded = module.UniEmoUnderstandingModel.from_pretrained(tmp_path)
-    finally:
-        del sys.modules[spec.name]
-    assert torch.equal(loaded(pixels).logits, model(pixels).logits)
-    assert isinstance(AutoConfig.from_pretrained(tmp_path), UniEmoConfig)
+def test_a_saved_folder_loads_where_no_package_of_ours_is(model, pixels, tmp_path):
+    """It carries its code, which imports nothing of ours; what is loaded so saves the same folder again."""
+    model.save_pretrained(tmp_path / "model")
+    torch.save({"pixels": pixels, "logits": model(pixels).logits}, tmp_path / "expected")
+    script = """
+import sys, torch
+from transformers import AutoConfig, AutoModel, AutoModelForImageClassification
+sys.modules["uniemo_pipelines"] = None  # not installed
+expected = torch.load("expected")
+for folder, auto in (("model", AutoModelForImageClassification), ("again", AutoModel)):
+    assert AutoConfig.from_pretrained(folder, trust_remote_code=True).model_type == "uniemo"
+    loaded = auto.from_pretrained(folder, trust_remote_code=True)
+    torch.testing.assert_close(loaded(expected["pixels"]).logits, expected["logits"])
+    loaded.save_pretrained("again")
+"""
+    environment = {**os.environ, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1", "PYTHONPATH": ""}
+    command = [sys.executable, "-c", script]
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True)
+    saved, again = (json.loads((tmp_path / name / "config.json").read_text()) for name in ("model", "again"))
+    assert again["auto_map"] == saved["auto_map"] and len(saved["auto_map"]) == 3
+    code = (tmp_path / "again" / "modeling_uniemo.py").read_text()
+    assert code == Path(modeling_uniemo.__file__).read_text()
 
 
 # Starting from CLIP

@@ -47,6 +47,9 @@ VIT_L_14 = {
     "num_attention_heads": 16,
     "patch_size": 14,
 }
+REPOSITORY_MODULE = "modeling_uniemo"
+"""This file's name in a repository that carries the code."""
+
 CONTRASTIVE_FORMS = ("multi_positive", "released")
 TRAINED_WHOLE = (
     "scene_queries",
@@ -84,6 +87,7 @@ class UniEmoConfig(PreTrainedConfig):
     """
 
     model_type = "uniemo"
+    _auto_class = "AutoConfig"
     sub_configs_defaults = {"vision_config": CLIPVisionConfig}
 
     vision_config: dict | CLIPVisionConfig | None = None
@@ -110,6 +114,10 @@ class UniEmoConfig(PreTrainedConfig):
             self.id2label = dict(enumerate(EMOTIONS))
             self.label2id = {emotion: index for index, emotion in enumerate(EMOTIONS)}
         super().__post_init__(**kwargs)
+        # All entries, for saving adds the one of the class that is saved only.
+        self.auto_map = {"AutoConfig": f"{REPOSITORY_MODULE}.UniEmoConfig"}
+        for auto_class in ("AutoModel", "AutoModelForImageClassification"):
+            self.auto_map[auto_class] = f"{REPOSITORY_MODULE}.UniEmoUnderstandingModel"
         self._check()
 
     @property
@@ -370,6 +378,7 @@ class UniEmoUnderstandingModel(PreTrainedModel):
 
     config: UniEmoConfig
     config_class = UniEmoConfig
+    _auto_class = "AutoModelForImageClassification"  # saved with its code, for whoever has no package of ours
     base_model_prefix = "uniemo"
     main_input_name = "pixel_values"
     input_modalities = ("image",)
