@@ -77,7 +77,8 @@ def test_the_assembled_model_loads_and_generates(runs: Path, tmp_path: Path) -> 
     assert pipeline(emotion="awe", num_inference_steps=2).images[0].size == (32, 32)
     assert pipeline.text_encoder.dtype == pipeline.understanding_model.dtype == torch.float32
     for config in (tmp_path / "mini").rglob("*.json"):
-        assert str(tmp_path) not in config.read_text()
+        assert str(tmp_path) not in config.read_text() and "auto_map" not in config.read_text()
+    assert not list((tmp_path / "mini").rglob("*.py"))
 
 
 def test_a_model_that_is_too_large_leaves_the_old_one(

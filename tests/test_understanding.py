@@ -1,8 +1,9 @@
 """The understanding model as its users meet it: losses, training, saving, explaining, loading by transformers."""
 
-import importlib.util
 import json
 import math
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -307,7 +308,7 @@ def test_query_attention_maps(model, pixels, implementation):
     assert output.object_attentions.shape == (4, 2, 5, 1 + PATCHES)
     for maps in (output.scene_attentions, output.object_attentions):
         torch.testing.assert_close(maps.sum(-1), torch.ones(maps.shape[:-1]))
-    assert torch.equal(plain.logits, output.logits)
+    torch.testing.assert_close(plain.logits, output.logits)
     assert len(output.attentions) == (6 if implementation == "eager" else 0)
 
 
@@ -315,6 +316,21 @@ def test_no_attention_map_is_computed_unasked(model, pixels, monkeypatch):
     monkeypatch.setattr(modeling_uniemo, "attention_weights", lambda *_: pytest.fail("computed a map"))
     model.set_attn_implementation("sdpa")
     model(pixels)
+
+
+def test_the_last_layer_computes_only_what_is_read(model, batch):
+    """The class token alone, unless its whole output is asked for; to the user it is the same."""
+    rows = []
+    hook = model.vision_model.encoder.layers[-1].register_forward_hook(lambda *seen: rows.append(seen[2].shape[1]))
+    trimmed, whole = model(**batch), model(**batch, output_hidden_states=True)
+    hook.remove()
+    assert rows == [1, 1 + PATCHES + 3 + 5]
+    torch.testing.assert_close(trimmed.emotion_features, whole.emotion_features)
+    names, values = zip(*model.named_parameters(), strict=True)
+    for name, *gradients in zip(
+        names, *(torch.autograd.grad(out.loss, values) for out in (trimmed, whole)), strict=True
+    ):
+        torch.testing.assert_close(*gradients, msg=name)
 
 
 def test_attention_maps_are_those_of_the_feature(pixels):
@@ -479,21 +495,28 @@ def test_image_classification_pipeline(model, tmp_path):
     assert sum(score["score"] for score in scores) == pytest.approx(1, abs=1e-5)
 
 
-def test_the_file_alone_loads_as_code_from_a_repository(model, pixels, tmp_path):
-    """It imports nothing of ours, and leaves the installed classes registered."""
-    source = Path(modeling_uniemo.__file__)
-    assert "uniemo_pipelines import" not in source.read_text() and "from ." not in source.read_text()
-    spec = importlib.util.spec_from_file_location("modeling_uniemo_of_a_repository", source)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    try:
-        spec.loader.exec_module(module)
-        model.save_pretrained(tmp_path)
-        loaded = module.UniEmoUnderstandingModel.from_pretrained(tmp_path)
-    finally:
-        del sys.modules[spec.name]
-    assert torch.equal(loaded(pixels).logits, model(pixels).logits)
-    assert isinstance(AutoConfig.from_pretrained(tmp_path), UniEmoConfig)
+def test_a_saved_folder_loads_where_no_package_of_ours_is(model, pixels, tmp_path):
+    """It carries its code, which imports nothing of ours; what is loaded so saves the same folder again."""
+    model.save_pretrained(tmp_path / "model")
+    torch.save({"pixels": pixels, "logits": model(pixels).logits}, tmp_path / "expected")
+    script = """
+import sys, torch
+from transformers import AutoConfig, AutoModel, AutoModelForImageClassification
+sys.modules["uniemo_pipelines"] = None  # not installed
+expected = torch.load("expected")
+for folder, auto in (("model", AutoModelForImageClassification), ("again", AutoModel)):
+    assert AutoConfig.from_pretrained(folder, trust_remote_code=True).model_type == "uniemo"
+    loaded = auto.from_pretrained(folder, trust_remote_code=True)
+    torch.testing.assert_close(loaded(expected["pixels"]).logits, expected["logits"])
+    loaded.save_pretrained("again")
+"""
+    environment = {**os.environ, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1", "PYTHONPATH": ""}
+    command = [sys.executable, "-c", script]
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True)
+    saved, again = (json.loads((tmp_path / name / "config.json").read_text()) for name in ("model", "again"))
+    assert again["auto_map"] == saved["auto_map"] and len(saved["auto_map"]) == 3
+    code = (tmp_path / "again" / "modeling_uniemo.py").read_text()
+    assert code == Path(modeling_uniemo.__file__).read_text()
 
 
 # Starting from CLIP

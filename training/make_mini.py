@@ -201,6 +201,8 @@ def assemble(target: Path = embedded.FOLDER) -> None:
     CLIPImageProcessorPil.from_pretrained(joint / "understanding").save_pretrained(partial / "understanding")
     fusion = read_adapter(joint / ADAPTER_NAME).fusion.half()
     write_adapter(partial / ADAPTER_NAME, fusion, "the embedded mini Stable Diffusion", partial / "understanding")
+    for code in partial.rglob("*.py"):
+        code.unlink()
     for config in (*partial.rglob("config.json"), *partial.rglob("model_index.json")):
         tidy_config(config)
     size = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file()) / 1e6
@@ -211,13 +213,14 @@ def assemble(target: Path = embedded.FOLDER) -> None:
 
 
 def tidy_config(config: Path) -> None:
-    """Drop where the part was made, and have weights stored in half precision computed with in single by default.
+    """Drop where the part was made and its copy of our code; weights in half precision are computed with in single.
 
-    diffusers' models do the latter by themselves; transformers would take the precision from the file, and the
+    diffusers' models do the last by themselves; transformers would take the precision from the file, and the
     pipeline's parts would not fit together.
     """
     content = json.loads(config.read_text())
-    content.pop("_name_or_path", None)
+    for key in ("_name_or_path", "auto_map"):
+        content.pop(key, None)
     if "dtype" in content:
         content["dtype"] = "float32"
     config.write_text(json.dumps(content, indent=2) + "\n")

@@ -8,7 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -33,6 +33,9 @@ from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.output_capturing import capture_outputs
 
+if TYPE_CHECKING:
+    from peft import LoraConfig
+
 EMOTIONS = ("amusement", "awe", "contentment", "excitement", "anger", "disgust", "fear", "sadness")
 """The eight emotions in EmoSet's order; the first four are positive."""
 
@@ -44,7 +47,20 @@ VIT_L_14 = {
     "num_attention_heads": 16,
     "patch_size": 14,
 }
+REPOSITORY_MODULE = "modeling_uniemo"
+"""This file's name in a repository that carries the code."""
+
 CONTRASTIVE_FORMS = ("multi_positive", "released")
+TRAINED_WHOLE = (
+    "scene_queries",
+    "object_queries",
+    "scene_interaction",
+    "object_interaction",
+    "scene_projection",
+    "object_projection",
+    "classifier",
+)
+"""What a LoRA adapter of the backbone carries whole beside it."""
 
 
 class UniEmoConfig(PreTrainedConfig):
@@ -71,6 +87,7 @@ class UniEmoConfig(PreTrainedConfig):
     """
 
     model_type = "uniemo"
+    _auto_class = "AutoConfig"
     sub_configs_defaults = {"vision_config": CLIPVisionConfig}
 
     vision_config: dict | CLIPVisionConfig | None = None
@@ -97,6 +114,10 @@ class UniEmoConfig(PreTrainedConfig):
             self.id2label = dict(enumerate(EMOTIONS))
             self.label2id = {emotion: index for index, emotion in enumerate(EMOTIONS)}
         super().__post_init__(**kwargs)
+        # All entries, for saving adds the one of the class that is saved only.
+        self.auto_map = {"AutoConfig": f"{REPOSITORY_MODULE}.UniEmoConfig"}
+        for auto_class in ("AutoModel", "AutoModelForImageClassification"):
+            self.auto_map[auto_class] = f"{REPOSITORY_MODULE}.UniEmoUnderstandingModel"
         self._check()
 
     @property
@@ -253,6 +274,27 @@ def attention_weights(query: torch.Tensor, key: torch.Tensor, scaling: float) ->
     return (query @ key.transpose(-1, -2) * scaling).softmax(dim=-1, dtype=torch.float32)
 
 
+def split_heads(tokens: torch.Tensor, heads: int) -> torch.Tensor:
+    """(B, tokens, W) to (B, heads, tokens, W / heads)."""
+    return tokens.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def attend(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    heads: int,
+    scaling: float,
+    config: PreTrainedConfig,
+) -> torch.Tensor:
+    """What projected queries (B, Q, W) read from projected tokens (B, N, W) by the configured attention, (B, Q, W)."""
+    attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(config._attn_implementation, eager_attention)
+    parts = (split_heads(tokens, heads) for tokens in (query, key, value))
+    update, _ = attention(module, *parts, None, scaling=scaling, dropout=module.dropout if module.training else 0.0)
+    return update.flatten(2)
+
+
 class CrossAttention(nn.Module):
     """Queries attend to visual tokens; no bias on queries, keys and values, as in the released code.
 
@@ -271,20 +313,17 @@ class CrossAttention(nn.Module):
         self.q_proj, self.k_proj, self.v_proj = (nn.Linear(width, width, bias=False) for _ in range(3))
         self.out_proj = nn.Linear(width, width)
 
-    def _split(self, tokens: torch.Tensor) -> torch.Tensor:
-        return tokens.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-
     def forward(
         self, queries: torch.Tensor, visual: torch.Tensor, output_attentions: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Updates (B, Q, W) of the queries, and on request their attention maps (B, heads, Q, visual tokens)."""
-        query, key, value = self._split(self.q_proj(queries)), self._split(self.k_proj(visual)), self.v_proj(visual)
-        attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention)
-        dropout = self.dropout if self.training else 0.0
-        update, _ = attend(self, query, key, self._split(value), None, scaling=self.scaling, dropout=dropout)
+        query, key, value = self.q_proj(queries), self.k_proj(visual), self.v_proj(visual)
+        update = attend(self, query, key, value, self.heads, self.scaling, self.config)
         # Fused attention gives no maps, so they are computed from q and k, and only for whom asks.
-        maps = attention_weights(query, key, self.scaling) if output_attentions else None
-        return self.out_proj(update.flatten(2)), maps
+        maps = None
+        if output_attentions:
+            maps = attention_weights(split_heads(query, self.heads), split_heads(key, self.heads), self.scaling)
+        return self.out_proj(update), maps
 
 
 class InteractiveBlock(GradientCheckpointingLayer):
@@ -310,6 +349,25 @@ class InteractiveBlock(GradientCheckpointingLayer):
         return queries + self.fc2(self.activation(self.fc1(self.mlp_norm(queries)))), maps
 
 
+class LastLayer(CLIPEncoderLayer):
+    """The backbone's last layer. Of its output only the class token is read: without the rest it takes a fifth.
+
+    A layer of its own, so that hooks, checkpointing and offloading reach it as any other.
+    """
+
+    def forward(
+        self, hidden_states: torch.Tensor, attention_mask: None, whole: bool = True, **kwargs: Any
+    ) -> torch.Tensor:
+        """(B, tokens, W) to the same, or with `whole` false to the class token alone, (B, 1, W)."""
+        if whole:
+            return super().forward(hidden_states, attention_mask, **kwargs)
+        attention, tokens = self.self_attn, self.layer_norm1(hidden_states)
+        projected = attention.q_proj(tokens[:, :1]), attention.k_proj(tokens), attention.v_proj(tokens)
+        update = attend(attention, *projected, attention.num_heads, attention.scale, attention.config)
+        class_token = hidden_states[:, :1] + attention.out_proj(update)
+        return class_token + self.mlp(self.layer_norm2(class_token))
+
+
 class UniEmoUnderstandingModel(PreTrainedModel):
     """Which emotion an image evokes, and the scene and object features that explain it.
 
@@ -320,10 +378,11 @@ class UniEmoUnderstandingModel(PreTrainedModel):
 
     config: UniEmoConfig
     config_class = UniEmoConfig
+    _auto_class = "AutoModelForImageClassification"  # saved with its code, for whoever has no package of ours
     base_model_prefix = "uniemo"
     main_input_name = "pixel_values"
     input_modalities = ("image",)
-    _no_split_modules = ["CLIPVisionEmbeddings", "CLIPEncoderLayer", "InteractiveBlock"]
+    _no_split_modules = ["CLIPVisionEmbeddings", "CLIPEncoderLayer", "LastLayer", "InteractiveBlock"]
     supports_gradient_checkpointing = True
     _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
     _can_record_outputs = {"hidden_states": CLIPEncoderLayer, "attentions": CLIPAttention}
@@ -332,6 +391,8 @@ class UniEmoUnderstandingModel(PreTrainedModel):
         super().__init__(config)
         width, projection = config.hidden_size, config.projection_dim
         self.vision_model = CLIPVisionModel._from_config(config.vision_config)
+        # Not a new layer, which would miss the tower's own initialisation.
+        self.vision_model.encoder.layers[-1].__class__ = LastLayer
         self.scene_queries = nn.Embedding(config.num_scene_queries, width)
         self.object_queries = nn.Embedding(config.num_object_queries, width)
         self.scene_interaction = InteractiveBlock(config)
@@ -395,6 +456,86 @@ class UniEmoUnderstandingModel(PreTrainedModel):
         model = cls(UniEmoConfig(vision_config=vision_config, **config)).to(tower.device, tower.dtype)
         model.vision_model.load_state_dict(tower.state_dict())
         return model
+
+    @staticmethod
+    def lora_config(rank: int = 16, **options: Any) -> "LoraConfig":
+        """A PEFT configuration for `add_adapter`: LoRA on the tower's attention and MLP, everything of ours whole.
+
+        Queries, interactive blocks, projections and head are trained and saved beside the LoRA weights; the two
+        temperatures stay as they are, for PEFT trains modules and not bare parameters.
+
+        Args:
+            rank: of the LoRA matrices. At ViT-L/14 an adapter of rank 16 has 69 MB in half precision.
+            **options: fields of PEFT's LoraConfig; `lora_alpha` is the rank unless given.
+        """
+        from peft import LoraConfig
+
+        # A pattern, for bare names such as "q_proj" would hit the interactive blocks as well.
+        linears = r"vision_model\.encoder\.layers\.\d+\.(self_attn\.(q|k|v|out)_proj|mlp\.fc[12])"
+        options = {"lora_alpha": rank, "target_modules": linears, "modules_to_save": list(TRAINED_WHOLE), **options}
+        return LoraConfig(r=rank, **options)
+
+    def load_adapter(self, *args: Any, **kwargs: Any) -> Any:
+        """As transformers' own; but an adapter that does not fit is refused, where transformers may only warn.
+
+        Raises:
+            ValueError: tensors too many, too few or of another shape. The adapter is taken out again.
+        """
+        before = set(getattr(self, "peft_config", {}))
+        try:
+            found = super().load_adapter(*args, **kwargs)
+            wrong = found.unexpected_keys | {key for key in found.missing_keys if _of_an_adapter(key)}
+        except RuntimeError as error:  # shapes; transformers has logged them
+            wrong = {str(error)}
+        if wrong:
+            self.delete_adapter(list(set(self.peft_config) - before))
+            raise ValueError(
+                "The adapter was trained for another model than this one: expected the tensors of its backbone, "
+                f"queries and blocks; found too many, too few or misshapen: {', '.join(sorted(wrong))}."
+            )
+        return found
+
+    def set_adapter(self, adapter_name: str | list[str]) -> None:
+        """Make one adapter the active one.
+
+        Raises:
+            ValueError: several, for each brings its own queries, blocks and head; or an unknown one.
+        """
+        if not isinstance(adapter_name, str) and len(adapter_name) > 1:
+            raise ValueError(
+                f"Expected one adapter, for each has queries, blocks and a head of its own; found {adapter_name}: "
+                "merge_adapter() one into the weights first."
+            )
+        super().set_adapter(adapter_name)
+
+    def enable_adapters(self) -> None:
+        """Undo `disable_adapters`, also for the modules that adapters hold whole, which transformers forgets."""
+        from peft.utils import ModulesToSaveWrapper
+
+        super().enable_adapters()
+        for module in self.modules():
+            if isinstance(module, ModulesToSaveWrapper):
+                module.enable_adapters(True)
+
+    def merge_adapter(self) -> None:
+        """Fold the active adapter into the weights and forget the others: a plain model again, saved as one.
+
+        Raises:
+            ValueError: no adapter is there.
+        """
+        from peft.tuners.tuners_utils import BaseTunerLayer
+        from peft.utils import ModulesToSaveWrapper
+
+        (active,) = self.active_adapters()
+        for name, module in list(self.named_modules()):
+            if isinstance(module, BaseTunerLayer):
+                module.merge()
+                self.set_submodule(name, module.get_base_layer())
+            elif isinstance(module, ModulesToSaveWrapper):
+                self.set_submodule(name, module.modules_to_save[active])
+        del self.peft_config
+        self._hf_peft_config_loaded = False
+        self.requires_grad_(True)
 
     def get_input_embeddings(self) -> nn.Module:
         return self.vision_model.get_input_embeddings()
@@ -504,7 +645,9 @@ class UniEmoUnderstandingModel(PreTrainedModel):
         visual, scenes, objects = tokens.split(sizes, dim=1)
         objects, object_maps = self.object_interaction(objects, visual, output_attentions)
 
-        tokens = self._run(third, torch.cat([visual, scenes, objects], dim=1), **kwargs)
+        tokens = self._run(third[:-1], torch.cat([visual, scenes, objects], dim=1), **kwargs)
+        whole = output_attentions or bool(kwargs.get("output_hidden_states", self.config.output_hidden_states))
+        tokens = tower.encoder.layers[-1](tokens, None, whole=whole, **kwargs)
         return {
             "emotion_features": tower.post_layernorm(tokens[:, 0]),
             "scene_features": scene_features,
@@ -567,6 +710,10 @@ class UniEmoUnderstandingModel(PreTrainedModel):
         index = torch.where(positives, torch.arange(len(texts), device=texts.device), 0).amax(dim=1)
         own = torch.where(labelled[:, None], texts[index], missing)
         return released_contrastive_loss(images, own, scale, labelled)
+
+
+def _of_an_adapter(key: str) -> bool:
+    return ".lora_" in key or ".modules_to_save." in key
 
 
 def _check_names(kind: str, names: Sequence[str]) -> None:
