@@ -154,6 +154,21 @@ def test_alpha_is_the_same_under_autocast():
         assert model.retrieve(close, close)[0].item() == 1
 
 
+def test_the_released_retrieval_compares_mapped_features():
+    model = UniEmoFusionModel(WIDTH, [ALIGNED], ALIGNED, retrieval="released", bank_size=BANK, rank=RANK)
+    names, base = list("abcdef"), torch.eye(ALIGNED)
+    tables = [torch.zeros(ALIGNED, len(EMOTIONS))] * 2
+    model.set_attribute_bases(names, names, base, base, *[torch.zeros(ALIGNED, WIDTH)] * 2, *tables)
+    scenes, objects = torch.randn(2, 9, WIDTH, generator=seeded())
+    expected = [model.mappers[0][kind](f).argmax(-1).tolist() for kind, f in (("scene", scenes), ("object", objects))]
+    assert [index.tolist() for index in model.retrieve(scenes, objects)] == expected
+    assert len(set(expected[0])) > 1 and expected[0] != expected[1]
+    with pytest.raises(ValueError, match="widths 10 and 6"):
+        UniEmoFusionModel(WIDTH, [CONDITION], ALIGNED, retrieval="released")
+    with pytest.raises(ValueError, match="aligned, released, but is 'mapped'"):
+        UniEmoFusionModel(WIDTH, [CONDITION], ALIGNED, retrieval="mapped")
+
+
 def test_attribute_bases_that_do_not_fit_are_refused():
     good = {
         "scenes": ["beach"],

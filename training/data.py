@@ -12,7 +12,6 @@ import copy
 import hashlib
 import json
 import random
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,16 +22,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import CLIPImageProcessorPil
 
+from uniemo_pipelines.attributes import normalise, read_names
 from uniemo_pipelines.fusion_uniemo import EMOTIONS
 from uniemo_pipelines.images_uniemo import open_image
 
 NO_LABEL = -100
 Transform = Callable[[Image.Image, random.Random], Tensor]
-
-
-def normalise(name: str) -> str:
-    """The one spelling of an attribute: "bakery/shop" -> "bakery shop", "Alarm clock" -> "alarm clock"."""
-    return re.sub(r"[\s_/]+", " ", name).strip().lower()
 
 
 @dataclass(frozen=True)
@@ -46,13 +41,8 @@ class Vocabulary:
     def of(cls, root: str | Path) -> "Vocabulary":
         """Read a data set's `info.json`; without that file there are no attributes."""
         path = Path(root, "info.json")
-        info = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-        def names(kind: str) -> tuple[str, ...]:
-            index = info.get(kind, {}).get("label2idx", {})
-            return tuple(normalise(name) for name in sorted(index, key=index.__getitem__))
-
-        return cls(names("scene"), names("object"))
+        scenes, objects = read_names(path) if path.is_file() else ([], [])
+        return cls(tuple(map(normalise, scenes)), tuple(map(normalise, objects)))
 
 
 @dataclass(frozen=True)

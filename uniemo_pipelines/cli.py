@@ -1,4 +1,4 @@
-"""The command line `uniemo`: generate, understand, info.
+"""The command line `uniemo`: generate, understand, convert, info.
 
 Nothing heavy is imported before a command runs, so that `uniemo --help` answers at once.
 """
@@ -218,6 +218,43 @@ def understand(
             drawing.write_image(drawing.grid([drawing.overlay(square, one) for one in maps]), overlay)
     if as_json:
         typer.echo(json.dumps(results, indent=2, ensure_ascii=False))
+
+
+@app.command()
+def convert(
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILE...",
+            help="Files of the released code, or folders with them: one checkpoint (best.pth or VIT_query.pth); for "
+            "an adapter also mapper.pth, mapper_scene.pth, mapper_object.pth, the folder UniEmo_space, and EmoGen's "
+            "dataset_balance for the coefficients; EmoSet's info.json for the names of scenes and objects.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write, new or empty.")],
+    tokenizer: Annotated[
+        str, typer.Option(help="CLIP's tokenizer, folder or Hub name; used where names of attributes are given.")
+    ] = "openai/clip-vit-large-patch14",
+    heads: Annotated[
+        int | None, typer.Option(min=1, help="Attention heads of the ViT; width/64 if not given.")
+    ] = None,
+    activation: Annotated[str, typer.Option(help="Activation of CLIP.")] = "quick_gelu",
+) -> None:
+    """Convert weights of the released code: an understanding model, or with mappers an adapter.
+
+    uniemo convert best.pth --out understanding
+
+    uniemo convert VIT_query.pth mapper.pth mapper_scene.pth mapper_object.pth UniEmo_space dataset_balance info.json
+    --out adapter
+
+    The first is for uniemo understand --model, the second for uniemo generate --adapter. Pickles are read without
+    running anything that they name.
+    """
+    _quiet()
+    from .released_files import convert_files
+
+    for line in convert_files(files, out, tokenizer, heads, activation):
+        typer.echo(line)
 
 
 @app.command()

@@ -24,6 +24,9 @@ FEATURES = ("emotion", "scene", "object")
 EMOTION_SPACES = ("bank", "low_rank", "gaussian")
 """The forms of the emotion space: see `UniEmoFusionModel.sample`."""
 
+RETRIEVALS = ("aligned", "released")
+"""The spaces in which attributes are retrieved: see `UniEmoFusionModel.retrieve`."""
+
 BANK_NEIGHBOURS = 4
 BANK_JITTER = 0.3  # the furthest a sample moves from a medoid towards its neighbour; at 0.5 it would belong to neither
 
@@ -54,13 +57,17 @@ class UniEmoFusionModel(ModelMixin, ConfigMixin):
         attribute_dim: width A of the space where stage 1 aligned image features and attribute names.
         scenes: names of the scene attributes, in the order of the rows of `scene_base`.
         objects: names of the object attributes, in the order of the rows of `object_base`.
+        retrieval: in which space `retrieve` compares, "aligned" (stage 1's) or "released" (the released code's, for
+            converted checkpoints): the mapped feature, which lives among the token embeddings of the first text
+            encoder, with text features of the same width. Both bases then hold one list of scenes and objects.
         emotion_space: which form `sample` draws from, "bank", "low_rank" or "gaussian". To change it later:
             `model.register_to_config(emotion_space="gaussian")`.
         bank_size: K, medoids an emotion; 0 for a model without a bank.
         rank: r, factors of the joint low-rank Gaussian; 0 for a model without one.
 
     Raises:
-        ValueError: an unknown `emotion_space`, or one whose size is 0.
+        ValueError: an unknown `emotion_space`, or one whose size is 0; an unknown `retrieval`, or the released one
+            with conditions and attributes of different widths.
     """
 
     @register_to_config
@@ -71,11 +78,13 @@ class UniEmoFusionModel(ModelMixin, ConfigMixin):
         attribute_dim: int = 768,
         scenes: Sequence[str] = (),
         objects: Sequence[str] = (),
+        retrieval: str = "aligned",
         emotion_space: str = "bank",
         bank_size: int = 64,
         rank: int = 16,
     ) -> None:
         super().__init__()
+        _check_retrieval(retrieval, condition_dims[0], attribute_dim)
         _check_emotion_space(emotion_space, bank_size, rank)
         self.register_to_config(condition_dims=list(condition_dims), scenes=list(scenes), objects=list(objects))
         self.mappers = nn.ModuleList(
@@ -145,7 +154,8 @@ class UniEmoFusionModel(ModelMixin, ConfigMixin):
         """The nearest attributes, by cosine in the space where stage 1 aligned features and attribute names.
 
         The released code compares the *mapped* feature, which lives in token-input space, with text features, and
-        keeps scenes and objects in one list; here each feature is compared where it was trained to be comparable.
+        keeps scenes and objects in one list; here each feature is compared where it was trained to be comparable,
+        unless the configuration's `retrieval` is "released".
 
         Args:
             scene_features, object_features: (B, F).
@@ -155,9 +165,17 @@ class UniEmoFusionModel(ModelMixin, ConfigMixin):
             base is empty.
         """
         return (
-            _nearest(self._matching(scene_features), self.scene_projection, self.scene_base),
-            _nearest(self._matching(object_features), self.object_projection, self.object_base),
+            _nearest(self._comparable("scene", scene_features), self.scene_base),
+            _nearest(self._comparable("object", object_features), self.object_base),
         )
+
+    def _comparable(self, kind: str, features: Tensor) -> Tensor:
+        """A scene or object feature in the space of its attribute base, (B, A), float32."""
+        features = self._matching(features)
+        if self.config.retrieval == "released":
+            return self.mappers[0][kind](features.to(self.dtype)).float()
+        with torch.autocast(features.device.type, enabled=False):
+            return features.float() @ getattr(self, f"{kind}_projection").float().T
 
     # --------------------------------------------------------------------------------------------- emotion space
 
@@ -424,6 +442,16 @@ def _standard_space(feature_dim: int, bank_size: int, rank: int) -> dict[str, Te
     }
 
 
+def _check_retrieval(form: str, condition_dim: int, attribute_dim: int) -> None:
+    if form not in RETRIEVALS:
+        raise ValueError(f"retrieval must be one of {', '.join(RETRIEVALS)}, but is {form!r}")
+    if form == "released" and condition_dim != attribute_dim:
+        raise ValueError(
+            f"the released retrieval compares conditions with attributes, but they have widths {condition_dim} and "
+            f'{attribute_dim}: use retrieval="aligned"'
+        )
+
+
 def _check_emotion_space(form: str, bank_size: int, rank: int) -> None:
     if form not in EMOTION_SPACES:
         raise ValueError(f"emotion_space must be one of {', '.join(EMOTION_SPACES)}, but is {form!r}")
@@ -446,14 +474,13 @@ def _weighted_sum(mappers: nn.ModuleDict, features: Sequence[Tensor], scales: Se
     return sum(scale * term for scale, term in zip(scales, terms, strict=True)).to(terms[0].dtype)
 
 
-def _nearest(features: Tensor, projection: Tensor, base: Tensor) -> Tensor:
-    """The row of `base` with the largest cosine to each projected feature, (B,); -1 where `base` is empty."""
+def _nearest(features: Tensor, base: Tensor) -> Tensor:
+    """The row of `base` with the largest cosine to each feature, (B,); -1 where `base` is empty."""
     if not len(base):
         return torch.full(features.shape[:1], -1, device=features.device)
     with torch.autocast(features.device.type, enabled=False):
-        aligned = features.float() @ projection.float().T
-        # the length of a projected feature does not change the order, and base rows have length 1
-        return (F.normalize(aligned, dim=-1) @ base.float().T).argmax(-1)
+        # the length of a feature does not change the order, and base rows have length 1
+        return (F.normalize(features, dim=-1) @ base.float().T).argmax(-1)
 
 
 def _neighbours(bank: Tensor, weights: Tensor, std: Tensor) -> Tensor:
