@@ -61,6 +61,7 @@ def test_a_checkpoint_becomes_an_understanding_folder(folder):
     report = converted("VIT_query.pth")
     assert {path.name for path in (folder / "out").iterdir()} == {
         "config.json",
+        "modeling_uniemo.py",
         "model.safetensors",
         "preprocessor_config.json",
     }
