@@ -68,20 +68,23 @@ def numbered(path: Path, label: int | str) -> Path:
     return path.parent / f"{path.stem}-{label}{path.suffix}"
 
 
-def check_writable(path: Path, option: str) -> None:
-    """Tries out whether a picture can be written at `path`, before the long work that makes it.
+def check_writable(path: Path, option: str, suffixes: Sequence[str] = ()) -> None:
+    """Tries out whether a file can be written at `path`, before the long work that makes it.
 
     Args:
         path: the very file that will be written.
         option: what the user gave it with, to be named in the message.
+        suffixes: those allowed; of the picture formats unless given.
 
     Raises:
-        ValueError: no picture format has this suffix, the folder is missing or refuses files, `path` is a folder.
+        ValueError: the suffix is not allowed, the folder is missing or refuses files, `path` is a folder.
     """
     if path.is_dir():
         raise ValueError(f"{path}: expected a file to write, found a folder.")
-    if path.suffix.lower() not in _written_suffixes():
-        raise ValueError(f"{path}: expected a name that ends in .png, .jpg or .webp, found {path.suffix or 'none'!r}.")
+    if path.suffix.lower() not in (suffixes or _written_suffixes()):
+        *some, last = suffixes or (".png", ".jpg", ".webp")
+        expected = f"{', '.join(some)} or {last}"
+        raise ValueError(f"{path}: expected a name that ends in {expected}, found {path.suffix or 'none'!r}.")
     if not path.parent.is_dir():
         raise ValueError(f"{path}: there is no folder {path.parent}; make it first.")
     try:
