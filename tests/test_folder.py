@@ -16,7 +16,7 @@ from pyarrow import parquet
 from transformers import CLIPImageProcessorPil
 from typer.testing import CliRunner
 
-from uniemo_pipelines import EMOTIONS, drawing
+from uniemo_pipelines import EMOTIONS
 from uniemo_pipelines.cli import app
 from uniemo_pipelines.folder_prediction import find_pictures
 from uniemo_pipelines.prediction_table import PredictionTable
@@ -245,17 +245,6 @@ def test_large_pictures_are_scaled_to_the_processors_own_pixels(size):
     image = Image.fromarray(noise)
     expected = processor(images=image, return_tensors="pt").pixel_values
     assert torch.equal(pixel_values(processor, [image]), expected)
-
-
-@pytest.mark.parametrize("size", [(300, 200), (150, 260), (200, 200)])
-def test_an_overlay_is_of_what_the_model_sees(size):
-    """Landscape, portrait and square, with a crop smaller than the scaled picture."""
-    processor = CLIPImageProcessorPil(size={"shortest_edge": 40}, crop_size={"height": 32, "width": 32})
-    coarse = np.random.default_rng(0).integers(0, 256, (6, 6, 3), dtype=np.uint8)
-    image = Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
-    seen = processor(images=image, do_rescale=False, do_normalize=False, return_tensors="np").pixel_values[0]
-    shown = drawing.middle_square(image, 32 / 40).resize((32, 32), Image.Resampling.BICUBIC)
-    assert abs(np.moveaxis(seen, 0, -1).astype(int) - np.asarray(shown).astype(int)).mean() < 4
 
 
 def test_nan_is_told_from_a_broken_model():

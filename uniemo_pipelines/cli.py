@@ -184,7 +184,7 @@ def understand(
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable: a JSON list, one entry a photo.")] = False,
     explain: Annotated[
         Path | None,
-        typer.Option(help="Write where the scene queries (left) and the object queries (right) look in the photo."),
+        typer.Option(help="Picture to write of where the scene and the object queries look in the photo."),
     ] = None,
     out: Annotated[
         Path | None,

@@ -64,8 +64,10 @@ def print_result(result: dict[str, Any]) -> None:
 
 
 def write_overlay(photo: Path, result: "ImageUnderstanding", processor: "BaseImageProcessor", path: Path) -> None:
-    """Draws where the scene queries (left) and the object queries (right) look in what the model sees of the photo."""
+    """Draws where the scene queries and, below, the object queries look, over the photo and as maps beside it."""
     share = processor.crop_size["height"] / processor.size["shortest_edge"]
-    square = drawing.middle_square(open_image(photo), share)
-    maps = (result.scene_attention.numpy(), result.object_attention.numpy())
-    drawing.write_image(drawing.grid([drawing.overlay(square, one) for one in maps]), path)
+    image = open_image(photo)
+    maps = {"scenes": result.scene_attention, "objects": result.object_attention}
+    drawing.write_image(
+        drawing.sheet({name: drawing.overlay(image, one.numpy(), share) for name, one in maps.items()}), path
+    )
