@@ -463,8 +463,8 @@ class UniEmoUnderstandingModel(PreTrainedModel):
             **kwargs: `output_hidden_states`, `return_dict`, and what the attention implementation takes.
 
         Raises:
-            ValueError: labels of another vocabulary than the model's, or of none; pixels of another shape; NaN or
-                infinity among them (on the CPU alone, for elsewhere looking would make the host wait).
+            ValueError: labels of another vocabulary than the model's, or of none; pixels of another shape, or not
+                finite (said on the CPU alone: elsewhere the host would have to wait for the device to look).
         """
         _check_shape(pixel_values, self.config.vision_config.num_channels)
         if output_attentions is None:
