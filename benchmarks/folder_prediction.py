@@ -6,8 +6,7 @@
 The pictures are JPEGs of 2 to 12 megapixels, drawn from a seed. Without --model it is the embedded model, and where
 that is missing one of ViT-B/32's size with random weights.
 
-Where the model runs on the CPU the two share its cores, so that "together" can at best be what both would give one
-after the other on all cores; elsewhere it can be the slower of the two. That bound is printed beside it.
+On an accelerator "together" can be as fast as the slower of the two; on the CPU they share its cores.
 """
 
 import argparse
@@ -111,9 +110,6 @@ def report(rates: dict[str, list[float]], args: argparse.Namespace) -> None:
     print(f"{args.images} images a run, batches of {args.batch_size}, {args.runs} runs; images per second:")
     for name, values in rates.items():
         print(f"{name:<12} median {statistics.median(values):6.1f}, best {max(values):6.1f}, worst {min(values):6.1f}")
-    decode, model = (statistics.median(rates[name]) for name in ("decode only", "model only"))
-    bound = 1 / (1 / decode + 1 / model) if args.device == "cpu" else min(decode, model)
-    print(f"{'bound':<12} {bound:13.1f}")
 
 
 if __name__ == "__main__":
