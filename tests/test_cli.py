@@ -10,10 +10,10 @@ import pytest
 import tiny
 from diffusers import StableDiffusionPipeline
 from PIL import Image
-from transformers import CLIPVisionModel
+from transformers import CLIPImageProcessorPil, CLIPVisionModel
 from typer.testing import CliRunner
 
-from uniemo_pipelines import EMOTIONS, __version__, embedded
+from uniemo_pipelines import EMOTIONS, __version__, drawing, embedded
 from uniemo_pipelines.cli import app
 from uniemo_pipelines.loaders_uniemo import write_adapter
 
@@ -266,9 +266,29 @@ def test_understand_json(uniemo, photo, tmp_path):
 def test_explain_draws_an_overlay_a_photo(uniemo, photo, tmp_path):
     assert uniemo("understand", photo, "--explain", "overlay.png").exit_code == 0
     width, height = Image.open(tmp_path / "overlay.png").size
-    assert width > 2 * height * 0.99
+    assert width > 2 * 1.5 * 384 and height > 2 * 384  # two rows of two, each of the photo's shape
     assert uniemo("understand", photo, photo, "--explain", "many.png").exit_code == 0
     assert (pixels(tmp_path / "many-1.png") == pixels(tmp_path / "many-2.png")).all()
+
+
+@pytest.mark.parametrize("size", [(300, 200), (150, 260), (200, 200)])
+def test_an_overlay_is_where_the_model_looks(size):
+    """A mark on the patch that attention is on is under the heat: landscape, portrait, square, the crop smaller."""
+    processor = CLIPImageProcessorPil(size={"shortest_edge": 40}, crop_size={"height": 32, "width": 32})
+    share = 32 / 40
+    image = Image.new("RGB", size, "black")
+    left, top, right, bottom = drawing.middle_square(size, share)
+    patch = (right - left) / 4
+    corner = (round(left + patch), round(top + 2 * patch))
+    image.paste("white", (*corner, corner[0] + round(patch), corner[1] + round(patch)))
+    seen = processor(images=image, do_rescale=False, do_normalize=False, return_tensors="np").pixel_values[0, 0]
+    attention = seen.reshape(4, 8, 4, 8).mean((1, 3)).astype(np.float32)
+    assert np.unravel_index(attention.argmax(), (4, 4)) == (2, 1)
+    over, alone = (np.asarray(panel, dtype=int) for panel in drawing.overlay(image, attention, share, edge=200))
+    mark = np.asarray(image.resize(over.shape[1::-1]).convert("L")) > 128
+    bright = abs(alone - drawing.HEAT[-1]).max(-1) < 30
+    assert (mark & bright).sum() > 0.9 * (mark | bright).sum()
+    assert over[mark].sum(1).mean() > 1.5 * over[~mark & (alone.sum(2) < 700)].sum(1).mean()
 
 
 @pytest.mark.parametrize(

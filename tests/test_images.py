@@ -79,6 +79,20 @@ def test_exif_rotation_is_applied(tmp_path, orientation):
     assert np.array_equal(np.asarray(image), np.asarray(upright))
 
 
+@pytest.mark.parametrize("size", [(640, 480), (480, 640)])
+def test_a_jpeg_is_decoded_no_larger_than_needed(tmp_path, size):
+    """And scaled down it is the same picture; on its side it is still turned."""
+    coarse = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = save(Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC), tmp_path / "photo.jpg", exif=exif)
+    whole, small = open_image(path), open_image(path, edge=60)
+    assert whole.size == size[::-1] and small.size == (size[1] // 4, size[0] // 4)
+    scaled = [np.asarray(image.resize((60, 60), Image.Resampling.BICUBIC), dtype=int) for image in (whole, small)]
+    assert abs(scaled[0] - scaled[1]).mean() < 1
+    assert open_image(path, edge=10_000).size == whole.size
+
+
 def test_open_files_are_read_too():
     buffer = io.BytesIO()
     Image.new("RGB", (3, 3), RED).save(buffer, "PNG")

@@ -8,6 +8,7 @@ import logging
 import os
 import random
 import re
+import time
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -17,7 +18,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
     from .modeling_uniemo import UniEmoUnderstandingModel
     from .pipeline_uniemo import UniEmoPipeline
-    from .understanding_uniemo import ImageUnderstanding
+
+    Understanding = tuple[UniEmoUnderstandingModel, CLIPImageProcessorPil]
 
 STOCK_GUIDANCE = 7.5
 ALL = "all"
@@ -177,12 +178,19 @@ def generate(
 
 @app.command()
 def understand(
-    photos: Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="Picture files of any kind.")],
+    photos: Annotated[
+        list[Path], typer.Argument(metavar="PHOTO...|FOLDER", help="Picture files of any kind, or one folder of them.")
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable: a JSON list, one entry a photo.")] = False,
     explain: Annotated[
         Path | None,
-        typer.Option(help="Write where the scene queries (left) and the object queries (right) look in the photo."),
+        typer.Option(help="Picture to write of where the scene and the object queries look in the photo."),
     ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Table to write of a FOLDER, a row a picture: .parquet, .csv or .jsonl."),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Pictures of a FOLDER that the model sees at a time.")] = 16,
     model: Annotated[
         str | None, typer.Option(help="Understanding model: folder or Hub repository, not the embedded one.")
     ] = None,
@@ -191,33 +199,17 @@ def understand(
     """Tell which emotions photos evoke, and through which scenes and objects.
 
     uniemo understand photo.jpg --explain overlay.png
+
+    uniemo understand FOLDER --out predictions.parquet
+
+    Of a folder, every picture in it and below is read. Stopped at any moment, the same command goes on where it was.
+    Pictures that cannot be read are listed at the end, and the exit code is then 1.
     """
-    from . import drawing
-    from .images_uniemo import open_image
-
-    overlays = _overlay_files(explain, len(photos))
-    for photo in photos:  # all of them, before the slow part
-        open_image(photo)
-    for overlay in filter(None, overlays):
-        _check_overlay(overlay, photos)
-    _quiet()
-    from .understanding_uniemo import understand_images
-
-    network, processor = _load_understanding(model, device)
-    results = []
-    for photo, overlay in zip(photos, overlays, strict=True):
-        image = open_image(photo)
-        [result] = understand_images(network, processor, image, NEAREST, attention_maps=explain is not None)
-        results.append(_plain_values(photo, result))
-        if not as_json:
-            _print_result(results[-1])
-        if overlay is not None:
-            share = processor.crop_size["height"] / processor.size["shortest_edge"]
-            maps = (result.scene_attention.numpy(), result.object_attention.numpy())
-            square = drawing.middle_square(image, share)
-            drawing.write_image(drawing.grid([drawing.overlay(square, one) for one in maps]), overlay)
-    if as_json:
-        typer.echo(json.dumps(results, indent=2, ensure_ascii=False))
+    folder = _folder(photos, as_json, explain, out)
+    if folder is not None and out is not None:
+        _understand_folder(folder, out, batch_size, lambda: _load_understanding(model, device))
+    else:
+        _understand_photos(photos, as_json, explain, lambda: _load_understanding(model, device))
 
 
 @app.command()
@@ -348,7 +340,7 @@ def _load_pipeline(model: str | None, adapter: str | None, device: str) -> "UniE
     return pipe.to(where)
 
 
-def _load_understanding(model: str | None, device: str) -> "tuple[UniEmoUnderstandingModel, CLIPImageProcessorPil]":
+def _load_understanding(model: str | None, device: str) -> "Understanding":
     import torch
     from transformers import CLIPImageProcessorPil
 
@@ -360,6 +352,90 @@ def _load_understanding(model: str | None, device: str) -> "tuple[UniEmoUndersta
     with _whole_weights(where):
         network = UniEmoUnderstandingModel.from_pretrained(where, dtype=torch.float32)
     return network.eval().to(_device(device)), CLIPImageProcessorPil.from_pretrained(where)
+
+
+def _folder(photos: Sequence[Path], as_json: bool, explain: Path | None, out: Path | None) -> Path | None:
+    """The folder that was asked for, or None for photos.
+
+    Raises:
+        ValueError: options that do not go together with it, or with photos.
+    """
+    folders = [photo for photo in photos if photo.is_dir()]
+    if not folders:
+        if out is not None:
+            raise ValueError(f"expected a folder with --out, found {photos[0]}; for photos take --json.")
+        return None
+    if len(photos) > 1:
+        raise ValueError(f"expected photos, or one folder and nothing beside it, found {len(photos)} names.")
+    if out is None:
+        raise ValueError(f"{folders[0]} is a folder: name the table to write, as in --out predictions.parquet.")
+    if as_json or explain is not None:
+        option = "--json" if as_json else "--explain"
+        raise ValueError(f"expected photos with {option}, found the folder {folders[0]}, which has --out alone.")
+    return folders[0]
+
+
+def _understand_photos(
+    photos: Sequence[Path], as_json: bool, explain: Path | None, load: "Callable[[], Understanding]"
+) -> None:
+    from . import understanding_report as report
+    from .images_uniemo import open_image
+
+    overlays = report.overlay_files(explain, photos)
+    for photo in photos:  # all of them, before the slow part
+        open_image(photo)
+    _quiet()
+    from .understanding_uniemo import understand_images
+
+    network, processor = load()
+    results = []
+    for photo, overlay in zip(photos, overlays, strict=True):
+        [result] = understand_images(network, processor, photo, NEAREST, attention_maps=explain is not None)
+        results.append(report.plain_values(photo, result))
+        if not as_json:
+            report.print_result(results[-1])
+        if overlay is not None:
+            report.write_overlay(photo, result, processor, overlay)
+    if as_json:
+        typer.echo(json.dumps(results, indent=2, ensure_ascii=False))
+
+
+def _understand_folder(folder: Path, out: Path, batch_size: int, load: "Callable[[], Understanding]") -> None:
+    from . import drawing, prediction_table
+
+    drawing.check_writable(out, "--out", prediction_table.SUFFIXES)
+    prediction_table.check_parquet(out)
+    _quiet()
+    from . import folder_prediction as prediction
+
+    files = prediction.find_pictures(folder)
+    if not files:
+        raise ValueError(f"{folder}: expected pictures in it or below, found none.")
+    network, processor = load()
+    about = {
+        "model": prediction.fingerprint(network, processor),
+        "version": __version__,
+        "folder": str(folder.resolve()),
+    }
+    table = prediction_table.PredictionTable(out, about, prediction.columns(network))
+    left = [file for file in files if file not in table.done]
+    before, bad = len(table.done), []
+    start = time.perf_counter()
+    with _progress(len(files), len(files) - len(left)) as advance:
+        for batch in prediction.predict(network, processor, folder, left, batch_size):
+            table.add(batch.rows)
+            bad += batch.bad
+            rate = (len(table.done) - before + len(bad)) / (time.perf_counter() - start)
+            advance(len(batch.rows) + len(batch.bad), f"{rate:.1f} images/s, {len(bad)} skipped")
+    seconds = time.perf_counter() - start
+    table.finish()
+    typer.echo(out)
+    now = len(table.done) - before
+    earlier = f", {before} in an earlier run" if before else ""
+    _errors.print(f"{now} images{earlier}; {now / seconds:.1f} images/s", highlight=False)
+    if bad:
+        typer.echo("\n".join([f"{len(bad)} skipped:", *(f"  {reason}" for reason in bad)]), err=True)
+        raise typer.Exit(1)
 
 
 def _images(
@@ -404,49 +480,6 @@ def _pictures(rows: dict[str, list["Image.Image"]], separate: bool) -> list["Ima
     if separate:
         return [image for images in rows.values() for image in images]
     return [drawing.grid(next(iter(rows.values()))) if len(rows) == 1 else drawing.sheet(rows)]
-
-
-def _overlay_files(explain: Path | None, photos: int) -> list[Path | None]:
-    from . import drawing
-
-    if explain is None or photos == 1:
-        return [explain] * photos
-    return [drawing.numbered(explain, index) for index in range(1, photos + 1)]
-
-
-def _check_overlay(overlay: Path, photos: Sequence[Path]) -> None:
-    from . import drawing
-
-    drawing.check_writable(overlay, "--explain")
-    if overlay.exists() and any(overlay.samefile(photo) for photo in photos):
-        raise ValueError(f"{overlay}: expected a file to write, found a photo to read; choose another --explain.")
-
-
-def _plain_values(photo: Path, result: "ImageUnderstanding") -> dict[str, Any]:
-    """What `--json` prints."""
-    positive = sum(list(result.probabilities.values())[:4])
-    return {
-        "file": str(photo),
-        "emotion": result.label,
-        "probabilities": result.probabilities,
-        "polarity": {"positive": positive, "negative": 1 - positive},
-        "scenes": [{"name": name, "score": score} for name, score in result.scenes],
-        "objects": [{"name": name, "score": score} for name, score in result.objects],
-    }
-
-
-def _print_result(result: dict[str, Any]) -> None:
-    console = Console(highlight=False, markup=False, soft_wrap=True)
-    console.print(f"{result['file']}: {result['emotion']}", style="bold")
-    table = Table(box=None, show_header=False, pad_edge=False)
-    for name, share in {**result["probabilities"], **result["polarity"]}.items():
-        if name == "positive":
-            table.add_row()
-        table.add_row(name, "█" * round(share * 30) or "▏", f"{share:6.1%}")
-    console.print(table)
-    for kind in ("scenes", "objects"):
-        nearest = ", ".join(f"{entry['name']} {entry['score']:.2f}" for entry in result[kind])
-        console.print(f"nearest {kind}: {nearest or 'the model names none'}")
 
 
 def _components() -> Iterator[tuple[str, int, str]]:
@@ -501,13 +534,13 @@ def _quiet() -> None:
 
 
 @contextmanager
-def _progress(total: int) -> Iterator[Callable[..., None]]:
+def _progress(total: int, completed: int = 0) -> Iterator[Callable[..., None]]:
     """A bar on stderr that goes when it is done; yields `advance(steps, new_description)`."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=_errors, transient=True) as bar:
-        task = bar.add_task("", total=total)
+        task = bar.add_task("", total=total, completed=completed)
 
         def advance(steps: int, text: str | None = None) -> None:
             bar.update(task, advance=steps, description=text)

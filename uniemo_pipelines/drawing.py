@@ -11,7 +11,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 GAP = 4
 BACKGROUND = "white"
-HEAT = np.array([255, 60, 0], dtype=np.float32)
+HEAT = np.array([(0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (255, 215, 70)], dtype=np.float32)
+"""From no attention to the most, dark to light as well as in hue; as matplotlib's "inferno", ending in yellow."""
 
 
 def grid(images: Sequence[Image.Image], columns: int | None = None) -> Image.Image:
@@ -41,26 +42,46 @@ def sheet(rows: Mapping[str, Sequence[Image.Image]]) -> Image.Image:
     return canvas
 
 
-def middle_square(image: Image.Image, share: float = 1.0) -> Image.Image:
-    """The square in the middle of a picture, its side the given share of the shorter one: what a CLIP model sees."""
-    side = max(1, round(min(image.size) * share))
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    return image.crop((left, top, left + side, top + side))
+def middle_square(size: tuple[int, int], share: float = 1.0) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of what a CLIP model sees of a picture of this width and height.
+
+    That is the square in its middle, with the given share of the shorter edge.
+    """
+    side = max(1, round(min(size) * share))
+    left, top = (size[0] - side) // 2, (size[1] - side) // 2
+    return left, top, left + side, top + side
 
 
-def overlay(image: Image.Image, attention: np.ndarray, side: int = 384) -> Image.Image:
-    """Tints an image where attention is high and darkens it where it is low.
+def overlay(image: Image.Image, attention: np.ndarray, share: float = 1.0, edge: int = 384) -> list[Image.Image]:
+    """Shows attention over a picture, and alone, at the same place.
 
     Args:
-        image: what the model saw, see `middle_square`.
-        attention: (rows, columns), of any positive scale; shown relative to its own largest value.
-        side: of the result in pixels.
+        image: all of it; what the model does not see is faded.
+        attention: (rows, columns) over `middle_square`, of any positive scale; shown relative to its largest value.
+        share: see `middle_square`.
+        edge: the shorter one of the results in pixels, or less where the other would be more than four times that.
+
+    Returns:
+        The picture in grey under the smoothed attention, and the attention patch by patch.
     """
-    share = Image.fromarray((attention / attention.max()).astype(np.float32))
-    heat = np.asarray(share.resize((side, side), Image.Resampling.BICUBIC)).clip(0, 1)[..., None]
-    pixels = np.asarray(image.convert("RGB").resize((side, side), Image.Resampling.BICUBIC), dtype=np.float32)
-    tinted = pixels * (0.35 + 0.65 * heat) * (1 - 0.4 * heat) + HEAT * 0.4 * heat
-    return Image.fromarray(tinted.round().clip(0, 255).astype(np.uint8))
+    scale = min(edge / min(image.size), 4 * edge / max(image.size))
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    left, top, right, bottom = box = middle_square(size, share)
+    grey = image.resize(size, Image.Resampling.BICUBIC).convert("L").convert("RGB")
+    over = Image.blend(grey, Image.new("RGB", size, BACKGROUND), 0.7)
+    alone = Image.new("RGB", size, BACKGROUND)
+    values = Image.fromarray((attention / attention.max()).astype(np.float32))
+    square = (right - left, bottom - top)
+    over.paste(Image.blend(grey.crop(box), _coloured(values.resize(square, Image.Resampling.BICUBIC)), 0.5), box)
+    alone.paste(_coloured(values.resize(square, Image.Resampling.NEAREST)), box)
+    return [over, alone]
+
+
+def _coloured(values: Image.Image) -> Image.Image:
+    """Numbers from 0 to 1 in the colours of `HEAT`."""
+    steps = np.linspace(0, 1, len(HEAT))
+    channels = [np.interp(np.asarray(values), steps, HEAT[:, channel]) for channel in range(3)]
+    return Image.fromarray(np.stack(channels, axis=-1).round().astype(np.uint8))
 
 
 def numbered(path: Path, label: int | str) -> Path:
@@ -68,20 +89,23 @@ def numbered(path: Path, label: int | str) -> Path:
     return path.parent / f"{path.stem}-{label}{path.suffix}"
 
 
-def check_writable(path: Path, option: str) -> None:
-    """Tries out whether a picture can be written at `path`, before the long work that makes it.
+def check_writable(path: Path, option: str, suffixes: Sequence[str] = ()) -> None:
+    """Tries out whether a file can be written at `path`, before the long work that makes it.
 
     Args:
         path: the very file that will be written.
         option: what the user gave it with, to be named in the message.
+        suffixes: those allowed; of the picture formats unless given.
 
     Raises:
-        ValueError: no picture format has this suffix, the folder is missing or refuses files, `path` is a folder.
+        ValueError: the suffix is not allowed, the folder is missing or refuses files, `path` is a folder.
     """
     if path.is_dir():
         raise ValueError(f"{path}: expected a file to write, found a folder.")
-    if path.suffix.lower() not in _written_suffixes():
-        raise ValueError(f"{path}: expected a name that ends in .png, .jpg or .webp, found {path.suffix or 'none'!r}.")
+    if path.suffix.lower() not in (suffixes or _written_suffixes()):
+        *some, last = suffixes or (".png", ".jpg", ".webp")
+        expected = f"{', '.join(some)} or {last}"
+        raise ValueError(f"{path}: expected a name that ends in {expected}, found {path.suffix or 'none'!r}.")
     if not path.parent.is_dir():
         raise ValueError(f"{path}: there is no folder {path.parent}; make it first.")
     try:

@@ -604,8 +604,10 @@ class UniEmoUnderstandingModel(PreTrainedModel):
             **kwargs: `output_hidden_states`, `return_dict`, and what the attention implementation takes.
 
         Raises:
-            ValueError: labels of another vocabulary than the model's, or of none.
+            ValueError: labels of another vocabulary than the model's, or of none; pixels of another shape, or not
+                finite (said on the CPU alone: elsewhere the host would have to wait for the device to look).
         """
+        _check_shape(pixel_values, self.config.vision_config.num_channels)
         if output_attentions is None:
             output_attentions = self.config.output_attentions
         positives = {}
@@ -616,6 +618,7 @@ class UniEmoUnderstandingModel(PreTrainedModel):
 
         features = self._chain(pixel_values, bool(output_attentions), interpolate_pos_encoding, **kwargs)
         logits = self.classifier(features["emotion_features"])
+        _check_readable(pixel_values, logits)
         losses = {}
         if labels is not None:
             losses["emotion_loss"] = F.cross_entropy(logits.float(), labels)
@@ -714,6 +717,19 @@ class UniEmoUnderstandingModel(PreTrainedModel):
 
 def _of_an_adapter(key: str) -> bool:
     return ".lora_" in key or ".modules_to_save." in key
+
+
+def _check_shape(pixels: torch.Tensor, channels: int) -> None:
+    if pixels.ndim != 4 or pixels.shape[1] != channels:
+        raise ValueError(f"Expected pixel_values of shape (B, {channels}, H, W), found {tuple(pixels.shape)}.")
+
+
+def _check_readable(pixels: torch.Tensor, logits: torch.Tensor) -> None:
+    # NaN reaches the logits, which are 8 numbers an image: the pixels themselves are looked at only to tell the cause.
+    if torch.compiler.is_compiling() or not logits.is_cpu or logits.isfinite().all():
+        return
+    if not pixels.isfinite().all():
+        raise ValueError("Expected finite pixel_values, found NaN or infinity; look at what made them.")
 
 
 def _check_names(kind: str, names: Sequence[str]) -> None:

@@ -1,5 +1,6 @@
 """What an image evokes, in words: the understanding model's features read against its own vocabularies."""
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,6 +36,12 @@ class ImageUnderstanding:
     scene_attention: torch.Tensor | None = None
     object_attention: torch.Tensor | None = None
 
+    @property
+    def polarity(self) -> dict[str, float]:
+        """Probabilities of "positive", the first four emotions together, and "negative", the other four."""
+        shares = list(self.probabilities.values())
+        return {"positive": sum(shares[:4]), "negative": sum(shares[4:])}
+
 
 def check_understanding(location: str | os.PathLike[str], **hub: Any) -> None:
     """Refuse what is no UniEmo understanding model: transformers would load a plain CLIP, the rest of it at random.
@@ -57,20 +64,35 @@ def check_understanding(location: str | os.PathLike[str], **hub: Any) -> None:
         )
 
 
-def image_list(images: ImageInput | Sequence[ImageInput]) -> list[Image.Image]:
-    """One image or several, opened or as paths, as upright RGB images."""
+def pixel_values(processor: BaseImageProcessor, images: ImageInput | Sequence[ImageInput]) -> torch.Tensor:
+    """What the model sees, (B, 3, height, width), of one image or several, opened or as paths.
+
+    Raises:
+        ValueError: no image, or a file that `open_image` refuses.
+        TypeError: something that is neither an image nor a path.
+    """
     several = [images] if isinstance(images, (Image.Image, str, os.PathLike)) else list(images)
     if not several:
         raise ValueError("Expected at least one image, found an empty list.")
-    return [_opened(image) for image in several]
+    edge = processor.size.get("shortest_edge") if processor.do_resize else None
+    opened = [_opened(image, edge) for image in several]
+    if edge is not None:
+        opened = [_scaled(image, edge, processor.resample) for image in opened]
+    return processor(images=opened, return_tensors="pt").pixel_values
 
 
-def _opened(image: ImageInput) -> Image.Image:
+def _opened(image: ImageInput, edge: int | None) -> Image.Image:
     if isinstance(image, Image.Image):
         return as_rgb(image)
     if isinstance(image, (str, os.PathLike)):
-        return open_image(image)
+        return open_image(image, edge)
     raise TypeError(f"Expected a PIL image or the path of one, found {type(image).__name__}.")
+
+
+def _scaled(image: Image.Image, edge: int, resample: int) -> Image.Image:
+    """The processor's own first step, to the same pixels; it would copy the large picture several times over."""
+    short = min(image.size)
+    return image.resize((edge * image.width // short, edge * image.height // short), resample)
 
 
 @torch.no_grad()
@@ -81,7 +103,7 @@ def read_features(
     output_attentions: bool = False,
 ) -> ModelOutput:
     """The model's `UniEmoOutput` for images: logits (B, 8) and the three features (B, width)."""
-    pixels = processor(images=image_list(images), return_tensors="pt").pixel_values
+    pixels = pixel_values(processor, images)
     return model(pixels.to(model.device, model.dtype), output_attentions=output_attentions)
 
 
@@ -102,18 +124,41 @@ def understand_images(
         top_k: how many scenes and objects to name.
         attention_maps: also `scene_attention` and `object_attention`.
     """
-    output = read_features(model, processor, images, output_attentions=attention_maps)
+    return understand_pixels(model, pixel_values(processor, images), top_k, attention_maps)
+
+
+@torch.no_grad()
+def understand_pixels(
+    model: PreTrainedModel, pixels: torch.Tensor, top_k: int = 5, attention_maps: bool = False
+) -> list[ImageUnderstanding]:
+    """`understand_images` for what `pixel_values` gave, (B, 3, height, width) on any device.
+
+    Raises:
+        ValueError: NaN comes out, by NaN in the pixels or by weights that overflow in the model's dtype.
+    """
+    output = model(pixels.to(model.device, model.dtype), output_attentions=attention_maps)
     scores = model.attribute_scores(output.scene_features, output.object_features)
     scenes = _nearest(scores[0], model.config.scenes, top_k)
     objects = _nearest(scores[1], model.config.objects, top_k)
     names = [model.config.id2label[index] for index in range(model.config.num_labels)]
     probabilities = output.logits.float().softmax(-1).tolist()
+    _check_finite(probabilities)
     scene_maps = _patch_maps(output.scene_attentions) if attention_maps else [None] * len(probabilities)
     object_maps = _patch_maps(output.object_attentions) if attention_maps else [None] * len(probabilities)
     return [
         ImageUnderstanding(names[row.index(max(row))], dict(zip(names, row, strict=True)), *rest)
         for row, *rest in zip(probabilities, scenes, objects, scene_maps, object_maps, strict=True)
     ]
+
+
+def _check_finite(probabilities: list[list[float]]) -> None:
+    # Here and not on the pixels: these numbers have come to the host anyway, so that looking costs nothing.
+    for index, row in enumerate(probabilities):
+        if not all(map(math.isfinite, row)):
+            raise ValueError(
+                f"Expected numbers from the model, found NaN for image {index + 1} of {len(probabilities)}: its "
+                "pixels are not finite, or the weights are not, or they overflow; try the model in float32."
+            )
 
 
 def _nearest(scores: torch.Tensor, names: Sequence[str], top_k: int) -> list[list[tuple[str, float]]]:
