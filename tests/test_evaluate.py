@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -65,6 +66,35 @@ def test_evaluation_writes_every_row_with_its_arguments_and_sheets(arguments: Ev
     assert all(name in text for name in evaluate.ROWS.values())
     with Image.open(output / "contact_sheet_uniemo.png") as sheet:
         assert sheet.size == (6 * 32, 8 * 32)
+
+
+def test_kept_images_are_those_of_their_settings_and_weights(
+    arguments: EvaluationArguments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = []
+
+    def fake(_pipeline: object, row: str, emotion: str, asked: EvaluationArguments) -> np.ndarray:
+        drawn.append(emotion)
+        if len(drawn) == 3:
+            raise KeyboardInterrupt
+        return np.full((asked.images, 8, 8, 3), asked.guidance, dtype=np.uint8)
+
+    monkeypatch.setattr(evaluate, "generate", fake)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate.kept_images(None, "word", arguments, tmp_path)
+    first = evaluate.kept_images(None, "word", arguments, tmp_path)
+    assert drawn == [*EMOTIONS[:3], *EMOTIONS[2:]], "it went on where it was stopped"
+    assert evaluate.kept_images(None, "word", arguments, tmp_path)[5].tolist() == first[5].tolist()
+    assert len(drawn) == 9
+    assert evaluate.kept_images(None, "word", replace(arguments, guidance=4.0), tmp_path)[0].max() == 4
+    here = replace(arguments, adapter=str(tmp_path))
+    digests = []
+    for shift in (0, 1):
+        fusion = tiny.fusion()
+        fusion.mean += shift
+        write_adapter(tmp_path / ADAPTER_NAME, fusion)
+        digests.append(evaluate.decisive_digest("uniemo", here))
+    assert digests[0] != digests[1], "other weights, other images"
 
 
 def test_too_few_real_images_are_said_so(arguments: EvaluationArguments) -> None:

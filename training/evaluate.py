@@ -11,15 +11,17 @@ drawn from P(attributes | emotion) (a rival that knows the truth).
 
 import json
 from dataclasses import asdict, dataclass, field
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
-from tqdm import tqdm, trange
+from tqdm import tqdm
 from transformers import CLIPImageProcessorPil
 
 from uniemo_pipelines import UniEmoPipeline, UniEmoUnderstandingModel, embedded
+from uniemo_pipelines.loaders_uniemo import ADAPTER_NAME
 
 from .backbones.reader import Reading, load_reader, read
 from .config import parse
@@ -130,6 +132,32 @@ def generate(pipeline: UniEmoPipeline, row: str, emotion: str, arguments: Evalua
     )
 
 
+def kept_images(pipeline: UniEmoPipeline, row: str, arguments: EvaluationArguments, folder: Path) -> list[np.ndarray]:
+    """Images of a row by emotion. They are kept, so that a run that was stopped goes on where it was."""
+    images = []
+    for emotion in tqdm(EMOTIONS, ROWS[row]):
+        path = folder / f"{row}-{decisive_digest(row, arguments)}" / f"{emotion}.npy"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_suffix(".partial.npy")
+            np.save(partial, generate(pipeline, row, emotion, arguments))
+            partial.rename(path)
+        images.append(np.load(path))
+    return images
+
+
+def decisive_digest(row: str, arguments: EvaluationArguments) -> str:
+    """A short name of all that decides a row's images: weights and settings."""
+    weights, settings = sorted(Path(arguments.base).rglob("*.safetensors")), ["images", "steps", "seed", "guidance"]
+    if row == "uniemo":
+        weights.append(Path(arguments.adapter, ADAPTER_NAME))
+        settings.append("variation")
+    digest = sha256(repr([getattr(arguments, name) for name in settings]).encode())
+    for path in weights:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
 def truthful_caption(emotion: str, seed: int) -> str:
     """A caption that names attributes drawn from their true distribution given the emotion."""
     return full_caption(sample_attributes(np.random.default_rng([Stream.TRUE_CAPTIONS, seed]), emotion))
@@ -148,9 +176,7 @@ def generation(arguments: EvaluationArguments, output: Path) -> dict[str, Scores
     pipeline = UniEmoPipeline.from_pretrained(arguments.base, dtype=torch.float32, safety_checker=None)
     pipeline.load_uniemo(arguments.adapter)
     for row in ("uniemo", "word", "captions"):
-        images = [
-            generate(pipeline, row, EMOTIONS[label], arguments) for label in trange(len(EMOTIONS), desc=ROWS[row])
-        ]
+        images = kept_images(pipeline, row, arguments, output / "images")
         scores[row] = judge_images([read(judge, pictures) for pictures in images], reference)
         contact_sheet(images).save(output / f"contact_sheet_{row}.png")
     return scores
