@@ -197,11 +197,23 @@ def test_files_may_be_found_in_folders(folder):
     assert (folder / "out" / "uniemo_adapter.safetensors").is_file()
 
 
-def test_a_checkpoint_without_its_head_is_refused(folder):
-    torch.save({"model": released.checkpoint()["model"]}, "best.pth")
-    assert_refused(folder, convert("best.pth"), "best.pth", "Emo_classifier.fc0.weight", "Emo_classifier.fc1.bias")
-    torch.save(released.checkpoint()["model"], "bare.pth")
-    assert_refused(folder, convert("bare.pth"), "bare.pth", "Emo_classifier.fc0.weight")
+@pytest.mark.parametrize("content", [{"model": released.checkpoint()["model"]}, released.checkpoint()["model"]])
+def test_without_an_emotion_head_there_are_features_but_no_answers(folder, content):
+    """A head at random would name emotions at random; so none is written, and who needs one is told."""
+    torch.save(content, "bare.pth")
+    report = converted("bare.pth")
+    assert "no emotion head" in report and "for its features" in report
+    pixels = torch.randn(1, 3, released.SIDE, released.SIDE)
+    bare = UniEmoUnderstandingModel.from_pretrained("out")(pixels)
+    (folder / "out").rename("bare")
+    torch.save(released.checkpoint(), "best.pth")
+    converted("best.pth")
+    whole = UniEmoUnderstandingModel.from_pretrained("out")(pixels)
+    torch.testing.assert_close(bare.emotion_features, whole.emotion_features)
+    torch.testing.assert_close(bare.object_features, whole.object_features)
+    Image.new("RGB", (40, 40)).save("photo.png")
+    result = CliRunner().invoke(app, ["understand", "photo.png", "--model", "bare"])
+    assert result.exit_code == 2 and "missing: classifier.0.bias, classifier.0.weight" in result.stderr
 
 
 def test_missing_files_and_misshapen_tensors_are_all_listed(folder):

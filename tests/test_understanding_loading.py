@@ -14,6 +14,7 @@ from transformers import (
 
 from tests.test_understanding import make_batch, make_model
 from uniemo_pipelines.modeling_uniemo import EMOTIONS, VIT_L_14, UniEmoUnderstandingModel
+from uniemo_pipelines.understanding_uniemo import load_understanding
 
 VIT_B = {"hidden_size": 768, "intermediate_size": 3072, "projection_dim": 512, "num_attention_heads": 12}
 STOCK_TOWERS = {
@@ -81,6 +82,19 @@ def test_half_precision_from_the_file_on(model, pixels, tmp_path, dtype):
     assert output.logits.dtype == dtype
     tolerance = {"atol": 0.05, "rtol": 0.05}
     torch.testing.assert_close(output.logits.float(), make_model()(pixels).logits, **tolerance)
+
+
+def test_a_checkpoint_that_does_not_fit_is_refused_with_every_key(model, tmp_path):
+    weights = model.state_dict()
+    del weights["scene_queries.weight"], weights["classifier.3.bias"]
+    weights |= {"visual.proj": torch.zeros(2), "object_queries.weight": torch.zeros(9, 32)}
+    model.save_pretrained(tmp_path, state_dict=weights)
+    with pytest.raises(ValueError) as refusal:
+        load_understanding(tmp_path)
+    said = str(refusal.value)
+    assert "missing: classifier.3.bias, scene_queries.weight" in said
+    assert "unknown: visual.proj" in said
+    assert "misshapen: object_queries.weight (9, 32), not (5, 32)" in said and "\n" not in said
 
 
 def test_a_siglip_is_refused_by_name(tmp_path):

@@ -344,13 +344,11 @@ def _load_understanding(model: str | None, device: str) -> "Understanding":
     import torch
     from transformers import CLIPImageProcessorPil
 
-    from .modeling_uniemo import UniEmoUnderstandingModel
-    from .understanding_uniemo import check_understanding
+    from .understanding_uniemo import load_understanding
 
     where = model or embedded.existing(embedded.UNDERSTANDING)
-    check_understanding(where)
     with _whole_weights(where):
-        network = UniEmoUnderstandingModel.from_pretrained(where, dtype=torch.float32)
+        network = load_understanding(where, dtype=torch.float32)
     return network.eval().to(_device(device)), CLIPImageProcessorPil.from_pretrained(where)
 
 

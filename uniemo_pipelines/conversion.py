@@ -17,6 +17,7 @@ from .fusion_uniemo import EMOTIONS, FEATURES
 
 HEAD_WIDTH = 64
 HEAD_PREFIX = "Emo_classifier."
+RELEASED_HEAD_WIDTH = 768
 UNUSED = {
     "alphas of the queries": {
         "visual.transformer.visual_query_interact.0.query_alpha": "width",
@@ -90,7 +91,7 @@ def convert_checkpoint(
 
     Args:
         chain: state dict under the released names, with or without the prefix "module." of a distributed run.
-        head: the released emotion head's, likewise.
+        head: the released emotion head's, likewise; empty where there is none.
         name: what errors call it.
         heads: attention heads of the vision tower, width/64 unless given; those of the text tower are width/64.
         activation: of both towers.
@@ -104,7 +105,7 @@ def convert_checkpoint(
     layers, text_layers = (
         _count_layers(released, f"{tower}.resblocks") for tower in ("visual.transformer", "transformer")
     )
-    rows = list(_checkpoint_rows(layers, text_layers))
+    rows = [*_checkpoint_rows(layers, text_layers), *(_head_rows() if head else ())]
     sizes = _infer_sizes(rows, released) | {"emotions": len(EMOTIONS)}
     if "positions" in sizes:
         sizes["positions"] = _side(sizes["positions"]) ** 2 + 1
@@ -135,7 +136,7 @@ def release_checkpoint(state_dict: Mapping[str, Tensor]) -> dict[str, dict[str, 
     """
     released: dict[str, dict[str, Tensor]] = {"model": {}, "Emo_classifier": {}}
     depths = [_count_layers(state_dict, f"{tower}.encoder.layers") for tower in ("vision_model", "text_model")]
-    for row in _checkpoint_rows(*depths):
+    for row in (*_checkpoint_rows(*depths), *_head_rows()):
         if row.ours and row.ours[0] in state_dict:
             parts = [state_dict[name] for name in row.ours]
             tensor = torch.cat(parts) if len(parts) > 1 else parts[0]
@@ -230,7 +231,7 @@ def _axis(axis: str) -> tuple[int, str]:
 
 
 def _checkpoint_rows(layers: int, text_layers: int) -> Iterator[_Row]:
-    """The understanding chain, CLIP's text tower and the emotion head."""
+    """The understanding chain and CLIP's text tower."""
     tower = "vision_model"
     yield _Row("visual.class_embedding", (f"{tower}.embeddings.class_embedding",), "width")
     yield _Row("visual.conv1.weight", (f"{tower}.embeddings.patch_embedding.weight",), "width channels patch patch")
@@ -248,6 +249,10 @@ def _checkpoint_rows(layers: int, text_layers: int) -> Iterator[_Row]:
     yield _Row("logit_scale_object", ("object_logit_scale",), "")
     yield from (_Row(key, (), shape) for keys in UNUSED.values() for key, shape in keys.items())
     yield from _text_rows(text_layers)
+
+
+def _head_rows() -> Iterator[_Row]:
+    """The emotion head."""
     yield from _module(f"{HEAD_PREFIX}fc0", "classifier.0", "head_width width")
     yield from _module(f"{HEAD_PREFIX}fc1", "classifier.3", "emotions head_width")
 
@@ -332,7 +337,7 @@ def _config(sizes: Mapping[str, int], layers: int, heads: int, activation: str) 
         "num_scene_queries": sizes["scene_queries"],
         "num_object_queries": sizes["object_queries"],
         "projection_dim": sizes["projection"],
-        "classifier_hidden": sizes["head_width"],
+        "classifier_hidden": sizes.get("head_width", RELEASED_HEAD_WIDTH),
     }
 
 

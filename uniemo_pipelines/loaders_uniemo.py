@@ -32,7 +32,7 @@ from transformers import (
 
 from .fusion_uniemo import EMOTIONS, UniEmoFusionModel
 from .prompting_uniemo import EMOTION_TOKENS, PseudoTokens
-from .understanding_uniemo import check_understanding
+from .understanding_uniemo import load_understanding
 
 ADAPTER_NAME = "uniemo_adapter.safetensors"
 FORMAT_VERSION = "1"
@@ -282,12 +282,7 @@ class UniEmoLoaderMixin:
             ValueError: neither the adapter names one nor was one set, or it names a model of another kind.
         """
         if self._understanding_model is None:
-            # Imported when needed: generation alone does not touch the CLIP backbone.
-            from .modeling_uniemo import UniEmoUnderstandingModel
-
-            location = self._understanding_location()
-            check_understanding(location, **self._hub_arguments)
-            model = UniEmoUnderstandingModel.from_pretrained(location, **self._hub_arguments)
+            model = load_understanding(self._understanding_location(), **self._hub_arguments)
             self._understanding_model = model.to(self.text_encoder.dtype).eval()
         return self._understanding_model.to(self._execution_device)
 

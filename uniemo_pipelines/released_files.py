@@ -96,11 +96,12 @@ def convert_files(
     report += [f"{files[needless]}: not needed" for needless in NEEDLESS if needless in files]
     with _whole_folder(out) as unnamed:
         folder = unnamed if fusion is None else unnamed / "understanding"
-        model.save_pretrained(folder)
-        _processor(model.config.vision_config.image_size).save_pretrained(folder)
+        _save(model, folder)
         if fusion is not None:
             write_adapter(unnamed / ADAPTER_NAME, fusion, understanding=folder)
     use = f"uniemo understand --model {out}" if fusion is None else f'pipe.load_uniemo("{out}")'
+    if not head:
+        use = f'UniEmoUnderstandingModel.from_pretrained("{out}"), for its features or to train a head'
     return [*report, f"written: {', '.join(sorted(_files_in(out)))}", f"use: {use}"]
 
 
@@ -165,8 +166,15 @@ def _understanding(converted: ConvertedCheckpoint) -> UniEmoUnderstandingModel:
         model = UniEmoUnderstandingModel(config)
     # Copies, for the parts of a checkpoint's tensor share its memory, and files hold each tensor on its own.
     own = {key: tensor.clone(memory_format=torch.contiguous_format) for key, tensor in converted.state_dict.items()}
-    model.load_state_dict(own | empty, assign=True)
+    model.load_state_dict(own | empty, strict=False, assign=True)  # without a head in the file, its place stays empty
     return model.eval()
+
+
+def _save(model: UniEmoUnderstandingModel, folder: Path) -> None:
+    """What was in the file, with its image processor; a head that was not is not made up."""
+    there = {name: tensor for name, tensor in model.state_dict().items() if not tensor.is_meta}
+    model.save_pretrained(folder, state_dict=there)
+    _processor(model.config.vision_config.image_size).save_pretrained(folder)
 
 
 def _processor(size: int) -> CLIPImageProcessorPil:
@@ -231,12 +239,14 @@ def _describe(
     path: Path, model: UniEmoUnderstandingModel, converted: ConvertedCheckpoint, others: Sequence[str]
 ) -> Iterator[str]:
     config, vision, text = model.config, model.config.vision_config, converted.text_config
+    has_head = "classifier.0.weight" in converted.state_dict
     yield (
         f"{path}: ViT of width {vision.hidden_size}, {vision.num_hidden_layers} layers, "
         f"{vision.num_attention_heads} heads, {vision.hidden_act}, patches of {vision.patch_size} px, images of "
         f"{vision.image_size} px (normalised as in the released stage 1); "
         f"{config.num_scene_queries} scene and {config.num_object_queries} object queries; "
-        f"projections to {config.projection_dim}; emotion head of width {config.classifier_hidden}"
+        f"projections to {config.projection_dim}; "
+        + (f"emotion head of width {config.classifier_hidden}" if has_head else "no emotion head (Emo_classifier)")
     )
     yield f"text tower, for attribute names only: width {text['hidden_size']}, {text['num_hidden_layers']} layers"
     for kind, keys in converted.unused.items():

@@ -4,7 +4,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
@@ -12,6 +12,9 @@ from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from .images_uniemo import as_rgb, open_image
+
+if TYPE_CHECKING:
+    from .modeling_uniemo import UniEmoUnderstandingModel
 
 ImageInput = Image.Image | str | os.PathLike[str]
 
@@ -43,18 +46,22 @@ class ImageUnderstanding:
         return {"positive": sum(shares[:4]), "negative": sum(shares[4:])}
 
 
-def check_understanding(location: str | os.PathLike[str], **hub: Any) -> None:
-    """Refuse what is no UniEmo understanding model: transformers would load a plain CLIP, the rest of it at random.
+def load_understanding(location: str | os.PathLike[str], **options: Any) -> "UniEmoUnderstandingModel":
+    """An understanding model, whole; transformers would load a plain CLIP or half a checkpoint, the rest at random.
 
     Args:
         location: the model's folder or Hub repository.
-        **hub: `token`, `cache_dir`, ... as `from_pretrained` takes them.
+        **options: `dtype`, `token`, `cache_dir`, ... as `from_pretrained` takes them.
 
     Raises:
-        ValueError: the configuration is of another model type, or names none.
+        ValueError: the configuration is of another model type, or names none; tensors that are missing, unknown or of
+            another shape, all of them listed.
         OSError: nothing at that place.
     """
-    configuration, _ = PreTrainedConfig.get_config_dict(location, **hub)
+    # Imported when needed: generation alone does not touch the CLIP backbone.
+    from .modeling_uniemo import UniEmoUnderstandingModel
+
+    configuration, _ = PreTrainedConfig.get_config_dict(location, **options)
     kind = configuration.get("model_type")
     if kind != "uniemo":
         found = f"'{kind}'" if kind else "none"
@@ -62,6 +69,20 @@ def check_understanding(location: str | os.PathLike[str], **hub: Any) -> None:
             f"Expected an understanding model (model_type 'uniemo' in its config.json), found {found} at {location}; "
             "name the folder or repository of a UniEmoUnderstandingModel."
         )
+    model, loading = UniEmoUnderstandingModel.from_pretrained(
+        location, output_loading_info=True, ignore_mismatched_sizes=True, **options
+    )
+    wrong = {
+        "missing": sorted(loading["missing_keys"]),
+        "unknown": sorted(loading["unexpected_keys"]),
+        "misshapen": sorted(
+            f"{key} {tuple(found)}, not {tuple(fitting)}" for key, found, fitting in loading["mismatched_keys"]
+        ),
+    }
+    if any(wrong.values()):
+        listed = "; ".join(f"{kind}: {', '.join(keys)}" for kind, keys in wrong.items() if keys)
+        raise ValueError(f"Expected the weights that its config.json describes at {location}, found others. {listed}.")
+    return model
 
 
 def pixel_values(processor: BaseImageProcessor, images: ImageInput | Sequence[ImageInput]) -> torch.Tensor:
