@@ -64,7 +64,7 @@ def test_evaluation_writes_every_row_with_its_arguments_and_sheets(arguments: Ev
     assert content["understanding"]["uniemo"]["n"] == 96
     text = (output / "evaluation.md").read_text()
     assert all(name in text for name in evaluate.ROWS.values())
-    with Image.open(output / "contact_sheet_uniemo.png") as sheet:
+    with Image.open(output / "contact_sheet_uniemo.jpg") as sheet:
         assert sheet.size == (6 * 32, 8 * 32)
 
 

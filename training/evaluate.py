@@ -178,7 +178,7 @@ def generation(arguments: EvaluationArguments, output: Path) -> dict[str, Scores
     for row in ("uniemo", "word", "captions"):
         images = kept_images(pipeline, row, arguments, output / "images")
         scores[row] = judge_images([read(judge, pictures) for pictures in images], reference)
-        contact_sheet(images).save(output / f"contact_sheet_{row}.png")
+        contact_sheet(images).save(output / f"contact_sheet_{row}.jpg", quality=92)
     return scores
 
 

@@ -7,8 +7,8 @@ STABLE_DIFFUSION = FOLDER / "stable-diffusion"
 ADAPTER = FOLDER / "uniemo_adapter.safetensors"
 UNDERSTANDING = FOLDER / "understanding"
 
-GUIDANCE = 3.0
-"""Guidance scale of the embedded model where none is given."""
+GUIDANCE = 2.0
+"""Guidance scale of the embedded model where none is given; chosen by `training.choose_sampling`."""
 
 
 def existing(path: Path) -> str:
