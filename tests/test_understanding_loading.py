@@ -1,18 +1,27 @@
 """Where the understanding model comes from and where it goes: stock towers, Auto classes, devices, precisions."""
 
+import json
+
 import pytest
 import torch
 from PIL import Image
 from transformers import (
     AutoImageProcessor,
     AutoModelForImageClassification,
+    BertConfig,
+    CLIPConfig,
     CLIPImageProcessorPil,
+    CLIPModel,
+    CLIPTokenizer,
     CLIPVisionConfig,
     CLIPVisionModel,
+    SiglipVisionConfig,
+    SiglipVisionModel,
     pipeline,
 )
 
-from tests.test_understanding import make_batch, make_model
+from tests.test_understanding import OBJECTS, PROJECTION, SCENES, SIZES, VISION, make_batch, make_model
+from training.vocabulary import encode_vocabulary
 from uniemo_pipelines.modeling_uniemo import EMOTIONS, VIT_L_14, UniEmoUnderstandingModel
 from uniemo_pipelines.understanding_uniemo import load_understanding
 
@@ -31,8 +40,13 @@ def model():
 
 
 @pytest.fixture
-def pixels():
-    return make_batch()["pixel_values"]
+def batch():
+    return make_batch()
+
+
+@pytest.fixture
+def pixels(batch):
+    return batch["pixel_values"]
 
 
 @pytest.mark.parametrize("tower", STOCK_TOWERS)
@@ -99,9 +113,90 @@ def test_a_checkpoint_that_does_not_fit_is_refused_with_every_key(model, tmp_pat
 
 def test_a_siglip_is_refused_by_name(tmp_path):
     """It has no class token, which the emotion feature is."""
-    from transformers import SiglipVisionConfig, SiglipVisionModel
-
     sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2}
     SiglipVisionModel(SiglipVisionConfig(**sizes, image_size=16, patch_size=8)).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="siglip_vision_model"):
         UniEmoUnderstandingModel.from_clip(tmp_path)
+
+
+# Starting from CLIP
+
+
+@pytest.fixture(scope="module")
+def clip() -> CLIPModel:
+    torch.manual_seed(0)
+    text = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "vocab_size": 530,
+        "max_position_embeddings": 24,
+        "projection_dim": PROJECTION,
+        "bos_token_id": 512,
+        "eos_token_id": 513,
+        "pad_token_id": 513,
+    }
+    return CLIPModel(CLIPConfig(text_config=text, vision_config=VISION, projection_dim=PROJECTION)).eval()
+
+
+def make_tokenizer() -> CLIPTokenizer:
+    """Single characters, with and without the end-of-word mark, and no merges."""
+    characters = [chr(code) for code in range(33, 127)]
+    vocabulary = {token: index for index, token in enumerate([*characters, *(c + "</w>" for c in characters)])}
+    vocabulary |= {"<|startoftext|>": 512, "<|endoftext|>": 513}
+    return CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=24)
+
+
+@pytest.mark.parametrize("source", ["CLIPModel", "CLIPModel folder", "CLIPVisionModel", "CLIPVisionModel folder"])
+def test_from_clip_takes_names_folders_and_instances(clip, pixels, tmp_path, source):
+    stock = clip if source.startswith("CLIPModel") else CLIPVisionModel(clip.vision_model.config).eval()
+    if source.endswith("folder"):
+        stock.save_pretrained(tmp_path)
+    model = UniEmoUnderstandingModel.from_clip(tmp_path if source.endswith("folder") else stock, num_scene_queries=2)
+    tower = getattr(stock, "vision_model", stock)
+    assert model.config.num_scene_queries == 2
+    assert model.config.projection_dim == PROJECTION
+    assert model.config.vision_config.hidden_act == "quick_gelu"
+    with torch.no_grad():
+        assert torch.equal(model.eval().vision_model(pixels).pooler_output, tower(pixels).pooler_output)
+    assert str(tmp_path) not in model.config.to_json_string()
+    # The stock model is not shared.
+    with torch.no_grad():
+        model.vision_model.post_layernorm.weight.zero_()
+    assert tower.post_layernorm.weight.any()
+
+
+def test_from_clip_refuses_what_is_no_clip(tmp_path):
+    BertConfig().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="Expected a CLIP model at .*found one of type 'bert'"):
+        UniEmoUnderstandingModel.from_clip(tmp_path)
+    with pytest.raises(TypeError, match="found Linear"):
+        UniEmoUnderstandingModel.from_clip(torch.nn.Linear(1, 1))
+
+
+def test_from_clip_refuses_a_misspelt_field(clip):
+    with pytest.raises(TypeError, match="no field num_scene_querys"):
+        UniEmoUnderstandingModel.from_clip(clip, num_scene_querys=3)
+
+
+def test_encode_vocabulary_reads_names_as_words(clip):
+    tokenizer = make_tokenizer()
+    features = encode_vocabulary(clip, tokenizer, ["bakery/shop", "alarm_clock", "sea"])
+    assert features.shape == (3, PROJECTION) and features.dtype == torch.float32
+    torch.testing.assert_close(features.norm(dim=-1), torch.ones(3))
+    with torch.no_grad():
+        for name, feature in zip(["bakery shop", "alarm clock", "sea"], features, strict=True):
+            expected = clip.get_text_features(**tokenizer(name, return_tensors="pt")).pooler_output[0]
+            torch.testing.assert_close(feature, expected / expected.norm(), atol=1e-5, rtol=0)
+    assert encode_vocabulary(clip, tokenizer, []).shape == (0, PROJECTION)
+
+
+def test_a_model_with_its_vocabulary_from_one_clip(clip, batch, tmp_path):
+    tokenizer = make_tokenizer()
+    model = UniEmoUnderstandingModel.from_clip(clip, **SIZES)
+    texts = [encode_vocabulary(clip, tokenizer, names) for names in (SCENES, OBJECTS, ["scene"], ["object"])]
+    model.set_vocabulary(SCENES, OBJECTS, texts[0], texts[1], texts[2][0], texts[3][0])
+    assert model(**batch).loss.isfinite()
+    model.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["scenes"] == SCENES

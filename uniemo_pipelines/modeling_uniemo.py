@@ -6,8 +6,8 @@ the one module that its configuration names.
 
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,7 +27,7 @@ from transformers import (
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, LoadStateDictConfig
 from transformers.models.clip.modeling_clip import CLIPAttention, CLIPEncoderLayer
 from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs
@@ -350,7 +350,7 @@ class InteractiveBlock(GradientCheckpointingLayer):
 
 
 class LastLayer(CLIPEncoderLayer):
-    """The backbone's last layer. Of its output only the class token is read: without the rest it takes a fifth.
+    """The backbone's last layer. Of its output only the class token is read, which needs all keys and values only.
 
     A layer of its own, so that hooks, checkpointing and offloading reach it as any other.
     """
@@ -475,24 +475,20 @@ class UniEmoUnderstandingModel(PreTrainedModel):
         options = {"lora_alpha": rank, "target_modules": linears, "modules_to_save": list(TRAINED_WHOLE), **options}
         return LoraConfig(r=rank, **options)
 
-    def load_adapter(self, *args: Any, **kwargs: Any) -> Any:
+    def load_adapter(self, *args: Any, load_config: LoadStateDictConfig | None = None, **kwargs: Any) -> Any:
         """As transformers' own; but an adapter that does not fit is refused, where transformers may only warn.
 
         Raises:
-            ValueError: tensors too many, too few or of another shape. The adapter is taken out again.
+            ValueError: tensors that are missing, unknown or of another shape, all of them listed. The adapter is taken
+                out again.
         """
         before = set(getattr(self, "peft_config", {}))
-        try:
-            found = super().load_adapter(*args, **kwargs)
-            wrong = found.unexpected_keys | {key for key in found.missing_keys if _of_an_adapter(key)}
-        except RuntimeError as error:  # shapes; transformers has logged them
-            wrong = {str(error)}
-        if wrong:
+        lenient = replace(load_config or LoadStateDictConfig(), ignore_mismatched_sizes=True)  # so that all are listed
+        found = super().load_adapter(*args, load_config=lenient, **kwargs)
+        missing = {key for key in found.missing_keys if ".lora_" in key or ".modules_to_save." in key}
+        if faults := list_faults(missing, found.unexpected_keys, found.mismatched_keys):
             self.delete_adapter(list(set(self.peft_config) - before))
-            raise ValueError(
-                "The adapter was trained for another model than this one: expected the tensors of its backbone, "
-                f"queries and blocks; found too many, too few or misshapen: {', '.join(sorted(wrong))}."
-            )
+            raise ValueError(f"Expected an adapter of this model, found one trained for another. {faults}.")
         return found
 
     def set_adapter(self, adapter_name: str | list[str]) -> None:
@@ -715,10 +711,6 @@ class UniEmoUnderstandingModel(PreTrainedModel):
         return released_contrastive_loss(images, own, scale, labelled)
 
 
-def _of_an_adapter(key: str) -> bool:
-    return ".lora_" in key or ".modules_to_save." in key
-
-
 def _check_shape(pixels: torch.Tensor, channels: int) -> None:
     if pixels.ndim != 4 or pixels.shape[1] != channels:
         raise ValueError(f"Expected pixel_values of shape (B, {channels}, H, W), found {tuple(pixels.shape)}.")
@@ -730,6 +722,22 @@ def _check_readable(pixels: torch.Tensor, logits: torch.Tensor) -> None:
         return
     if not pixels.isfinite().all():
         raise ValueError("Expected finite pixel_values, found NaN or infinity; look at what made them.")
+
+
+def list_faults(
+    missing: Iterable[str], unknown: Iterable[str], misshapen: Iterable[tuple[str, torch.Size, torch.Size]]
+) -> str:
+    """In one line, every tensor by which weights do not fit a model; empty where they do.
+
+    Args:
+        misshapen: key, shape found, shape that fits.
+    """
+    faults = {
+        "missing": sorted(missing),
+        "unknown": sorted(unknown),
+        "misshapen": sorted(f"{key} {tuple(found)}, not {tuple(fitting)}" for key, found, fitting in misshapen),
+    }
+    return "; ".join(f"{kind}: {', '.join(keys)}" for kind, keys in faults.items() if keys)
 
 
 def _check_names(kind: str, names: Sequence[str]) -> None:

@@ -50,6 +50,7 @@ def plain_values(photo: Path, result: "ImageUnderstanding") -> dict[str, Any]:
 
 
 def print_result(result: dict[str, Any]) -> None:
+    """What a person reads: the label, bars of the probabilities, the nearest scenes and objects."""
     console = Console(highlight=False, markup=False, soft_wrap=True)
     console.print(f"{result['file']}: {result['emotion']}", style="bold")
     table = Table(box=None, show_header=False, pad_edge=False)

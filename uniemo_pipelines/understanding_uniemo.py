@@ -59,7 +59,7 @@ def load_understanding(location: str | os.PathLike[str], **options: Any) -> "Uni
         OSError: nothing at that place.
     """
     # Imported when needed: generation alone does not touch the CLIP backbone.
-    from .modeling_uniemo import UniEmoUnderstandingModel
+    from .modeling_uniemo import UniEmoUnderstandingModel, list_faults
 
     configuration, _ = PreTrainedConfig.get_config_dict(location, **options)
     kind = configuration.get("model_type")
@@ -72,16 +72,8 @@ def load_understanding(location: str | os.PathLike[str], **options: Any) -> "Uni
     model, loading = UniEmoUnderstandingModel.from_pretrained(
         location, output_loading_info=True, ignore_mismatched_sizes=True, **options
     )
-    wrong = {
-        "missing": sorted(loading["missing_keys"]),
-        "unknown": sorted(loading["unexpected_keys"]),
-        "misshapen": sorted(
-            f"{key} {tuple(found)}, not {tuple(fitting)}" for key, found, fitting in loading["mismatched_keys"]
-        ),
-    }
-    if any(wrong.values()):
-        listed = "; ".join(f"{kind}: {', '.join(keys)}" for kind, keys in wrong.items() if keys)
-        raise ValueError(f"Expected the weights that its config.json describes at {location}, found others. {listed}.")
+    if faults := list_faults(loading["missing_keys"], loading["unexpected_keys"], loading["mismatched_keys"]):
+        raise ValueError(f"Expected the weights that its config.json describes at {location}, found others. {faults}.")
     return model
 
 
