@@ -141,6 +141,9 @@ class PseudoTokens:
         text_encoder: the `CLIPTextModel` (or a sibling whose first argument is `input_ids`).
         defaults: rows (D,) by token, used outside a context.
 
+    Attributes:
+        lock: held while one thread tokenizes and encodes, for tokenizers change their own state as they work.
+
     Raises:
         ValueError: the tokenizer already has such a token with a row in the table (a textual inversion).
     """
@@ -155,6 +158,7 @@ class PseudoTokens:
         self.text_encoder = text_encoder
         self.defaults: dict[str, torch.Tensor] = dict(defaults or {})
         self.ids: dict[str, int] = {}
+        self.lock = threading.RLock()
         self._per_thread = _PerThread()
         self._users: weakref.WeakKeyDictionary[Any, dict[str, torch.Tensor]] = weakref.WeakKeyDictionary()
         self._refuse_textual_inversions()
@@ -181,6 +185,10 @@ class PseudoTokens:
         self._users.pop(user, None)
         self._users[user] = dict(defaults)
         self.defaults = dict(defaults)
+
+    def meanings(self, user: Any) -> dict[str, torch.Tensor]:
+        """What the tokens mean to `user` outside contexts, whoever attached last."""
+        return self._users[user]
 
     def release(self, user: Any) -> None:
         """Count `user` out: the defaults of the one that came before hold again; with the last, remove everything."""
@@ -250,11 +258,11 @@ class PseudoTokens:
             self.tokenizer._tokenizer = extended
 
     def __getstate__(self) -> dict[str, Any]:
-        # Users are held weakly, which cannot be pickled; a copied text encoder starts without any.
-        return {name: value for name, value in vars(self).items() if name != "_users"}
+        # Neither weak users nor a lock can be pickled; a copied text encoder starts without users.
+        return {name: value for name, value in vars(self).items() if name not in ("_users", "lock")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, _users=weakref.WeakKeyDictionary())
+        vars(self).update(state, _users=weakref.WeakKeyDictionary(), lock=threading.RLock())
 
     # -- tokenizer
 
