@@ -5,14 +5,24 @@ import tempfile
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, ControlNetModel, DDIMScheduler, UNet2DConditionModel
 from tokenizers.pre_tokenizers import ByteLevel
-from transformers import CLIPImageProcessorPil, CLIPTextConfig, CLIPTextModel, CLIPTokenizer, CLIPVisionConfig
+from transformers import (
+    CLIPImageProcessorPil,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    CLIPVisionConfig,
+    PreTrainedModel,
+)
 
 from uniemo_pipelines.fusion_uniemo import EMOTIONS, UniEmoFusionModel
 from uniemo_pipelines.modeling_uniemo import UniEmoConfig, UniEmoUnderstandingModel
 
 TEXT_WIDTH = 32
+SECOND_TEXT_WIDTH = 48
+POOLED_WIDTH = 16
 FEATURES = 16
 ALIGNED = 8
 SCENES = ("beach", "forest", "street")
@@ -30,11 +40,14 @@ def tokenizer() -> CLIPTokenizer:
         return CLIPTokenizer.from_pretrained(folder, model_max_length=77)
 
 
-def text_encoder(width: int = TEXT_WIDTH, eos_token_id: int | None = None) -> CLIPTextModel:
+def text_encoder(
+    width: int = TEXT_WIDTH, eos_token_id: int | None = None, kind: type[PreTrainedModel] = CLIPTextModel
+) -> CLIPTextModel | CLIPTextModelWithProjection:
     """Width 32, two layers; with `eos_token_id=2` it pools as Stable Diffusion 1.5's configuration makes it."""
     torch.manual_seed(0)
     made = tokenizer()
     config = CLIPTextConfig(
+        projection_dim=POOLED_WIDTH,
         vocab_size=len(made),
         hidden_size=width,
         intermediate_size=width,
@@ -44,7 +57,7 @@ def text_encoder(width: int = TEXT_WIDTH, eos_token_id: int | None = None) -> CL
         eos_token_id=made.eos_token_id if eos_token_id is None else eos_token_id,
         pad_token_id=made.pad_token_id,
     )
-    encoder = CLIPTextModel(config).eval()
+    encoder = kind(config).eval()
     with torch.no_grad():
         encoder.get_input_embeddings().weight.mul_(10)  # at CLIP's initialisation words hardly matter
     return encoder
@@ -82,6 +95,49 @@ def stable_diffusion(width: int = TEXT_WIDTH) -> dict[str, object]:
         "image_encoder": None,
         "requires_safety_checker": False,
     }
+
+
+def stable_diffusion_xl() -> dict[str, object]:
+    """The components of a stock StableDiffusionXLPipeline for 32 x 32 pixels, its text encoders of unequal widths."""
+    first = stable_diffusion()
+    torch.manual_seed(1)
+    unet = UNet2DConditionModel(
+        sample_size=16,
+        block_out_channels=(4, 8),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=TEXT_WIDTH + SECOND_TEXT_WIDTH,
+        attention_head_dim=4,
+        norm_num_groups=2,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=4,
+        projection_class_embeddings_input_dim=POOLED_WIDTH + 6 * 4,
+    )
+    shared = ("vae", "text_encoder", "tokenizer", "scheduler", "feature_extractor", "image_encoder")
+    return {name: first[name] for name in shared} | {
+        "text_encoder_2": text_encoder(SECOND_TEXT_WIDTH, kind=CLIPTextModelWithProjection),
+        "tokenizer_2": tokenizer(),
+        "unet": unet.eval(),
+        "add_watermarker": False,
+    }
+
+
+def controlnet() -> ControlNetModel:
+    """For `stable_diffusion()`; unlike a fresh one's, its output layers are not zero."""
+    torch.manual_seed(4)
+    model = ControlNetModel(
+        block_out_channels=(4, 8),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        cross_attention_dim=TEXT_WIDTH,
+        attention_head_dim=4,
+        conditioning_embedding_out_channels=(4, 8),
+        norm_num_groups=2,
+    )
+    for block in (*model.controlnet_down_blocks, model.controlnet_mid_block):
+        torch.nn.init.normal_(block.weight)
+    return model.eval()
 
 
 def fusion(widths: tuple[int, ...] = (TEXT_WIDTH,)) -> UniEmoFusionModel:
