@@ -15,14 +15,10 @@ import subprocess
 import sys
 import tempfile
 import time
-import weakref
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import torch
 from PIL import Image
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torchao.quantization import Int8DynamicActivationInt8WeightConfig
 from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModel, PreTrainedModel, TorchAoConfig
 
@@ -43,48 +39,16 @@ def resident_peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-class LiveTensors(TorchDispatchMode):
-    """Counts the bytes of the tensors that are alive, and the most there were at a time."""
+def peak_memory(name: str, batch_size: int) -> float:
+    """Peak MB of a process of its own that makes the model and runs it once.
 
-    def __init__(self, bytes_before: int) -> None:
-        super().__init__()
-        self.peak = self._live = bytes_before
-        self._known: set[int] = set()
-
-    def __torch_dispatch__(self, operation: Callable, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = operation(*args, **(kwargs or {}))
-        for storage in (leaf.untyped_storage() for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)):
-            if storage._cdata not in self._known:
-                self._known.add(storage._cdata)
-                self._live += storage.nbytes()
-                weakref.finalize(storage, self._forget, storage._cdata, storage.nbytes())
-        self.peak = max(self.peak, self._live)
-        return result
-
-    def _forget(self, key: int, size: int) -> None:
-        self._known.discard(key)
-        self._live -= size
-
-
-def peak_memory(name: str, batch_size: int) -> tuple[float, float]:
-    """Peak MB of a process of its own that makes the model and runs it once: of the process, and of its tensors.
-
-    The first is at least this process's own peak, so measure before making models here.
+    It starts from this process's own peak, so measure before making models here.
     """
-    code = f"from benchmarks.understanding import run_once; print(*run_once({name!r}, {batch_size}))"
-    output = subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True).stdout
-    resident, tensors = map(float, output.split())
-    return resident, tensors
-
-
-@torch.inference_mode()
-def run_once(name: str, batch_size: int) -> tuple[float, float]:
-    """See `peak_memory`."""
-    model, pixels = MODELS[name](), torch.randn(batch_size, 3, SIDE, SIDE)
-    weights = sum(tensor.nbytes for tensor in model.state_dict().values())
-    with LiveTensors(weights) as tensors:
-        model(pixels)
-    return resident_peak(), tensors.peak / 1e6
+    code = (
+        f"import torch; from benchmarks.understanding import MODELS, SIDE, resident_peak; model = MODELS[{name!r}]()\n"
+        f"with torch.inference_mode(): model(torch.randn({batch_size}, 3, SIDE, SIDE))\nprint(resident_peak())"
+    )
+    return float(subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
 @torch.inference_mode()
@@ -141,8 +105,7 @@ def main() -> None:
     arguments = parser.parse_args()
     print(f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, random ViT-L/14")
     for name in MODELS:
-        resident, tensors = peak_memory(name, 32)
-        print(f"{name:28} {resident:7.0f} MB at its peak, batch 32, of which tensors {tensors:7.1f}")
+        print(f"{name:28} {peak_memory(name, 32):7.0f} MB at its peak, batch 32")
     models = {name: make() for name, make in MODELS.items()}
     pixels = torch.randn(arguments.batch_size, 3, SIDE, SIDE)
     runs = {name: (lambda model=model: model(pixels)) for name, model in models.items()}

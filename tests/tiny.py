@@ -8,7 +8,9 @@ import torch
 from diffusers import AutoencoderKL, ControlNetModel, DDIMScheduler, UNet2DConditionModel
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import (
+    CLIPConfig,
     CLIPImageProcessorPil,
+    CLIPModel,
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
@@ -27,6 +29,15 @@ FEATURES = 16
 ALIGNED = 8
 SCENES = ("beach", "forest", "street")
 OBJECTS = ("balloon", "cat")
+VISION = {
+    "hidden_size": FEATURES,
+    "intermediate_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "image_size": 32,
+    "patch_size": 8,
+    "projection_dim": ALIGNED,
+}
 
 
 def tokenizer() -> CLIPTokenizer:
@@ -163,15 +174,7 @@ def fusion(widths: tuple[int, ...] = (TEXT_WIDTH,)) -> UniEmoFusionModel:
 def understanding() -> UniEmoUnderstandingModel:
     """Three layers of width 16 (the fusion's feature width) on 32 x 32 pixels, with the fusion's vocabularies."""
     torch.manual_seed(3)
-    vision = CLIPVisionConfig(
-        hidden_size=FEATURES,
-        intermediate_size=32,
-        num_hidden_layers=3,
-        num_attention_heads=2,
-        image_size=32,
-        patch_size=8,
-        projection_dim=ALIGNED,
-    )
+    vision = CLIPVisionConfig(**VISION)
     model = UniEmoUnderstandingModel(
         UniEmoConfig(
             vision_config=vision,
@@ -181,6 +184,12 @@ def understanding() -> UniEmoUnderstandingModel:
             classifier_hidden=TEXT_WIDTH,
         )
     )
+    set_vocabulary(model)
+    return model.eval()
+
+
+def set_vocabulary(model: UniEmoUnderstandingModel) -> None:
+    """The fusion's scenes and objects, with text features of their own."""
     model.set_vocabulary(
         SCENES,
         OBJECTS,
@@ -189,11 +198,24 @@ def understanding() -> UniEmoUnderstandingModel:
         torch.randn(ALIGNED),
         torch.randn(ALIGNED),
     )
-    return model.eval()
+
+
+def save_clip(folder: Path, seed: int = 5) -> Path:
+    """A stock CLIP, with its image processor beside it."""
+    torch.manual_seed(seed)
+    text = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    CLIPModel(CLIPConfig(text_config=text, vision_config=VISION, projection_dim=ALIGNED)).save_pretrained(folder)
+    processor().save_pretrained(folder)
+    return folder
+
+
+def processor() -> CLIPImageProcessorPil:
+    """For pictures of 32 x 32 pixels."""
+    return CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
 
 
 def save_understanding(folder: Path) -> Path:
     """The understanding model as it is published: with its image processor beside it."""
     understanding().save_pretrained(folder)
-    CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(folder)
+    processor().save_pretrained(folder)
     return folder

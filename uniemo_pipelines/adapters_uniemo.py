@@ -1,11 +1,13 @@
 """The adapter file: one safetensors file with everything that UniEmo adds to a stock pipeline.
 
-Its tensors carry the prefix "fusion."; its header's metadata says:
+Its tensors carry the prefix "fusion.", or "chain." where the understanding chain is in the file, as it can be unless
+its CLIP tower was trained whole. The header's metadata says:
 
     format_version  "1"
     configuration   the fusion model's configuration, JSON
     base_model      the base that it was trained on, to be read by people; empty if unknown
-    understanding   where the understanding model is: a folder relative to the file, or a repository; empty if nowhere
+    understanding   where the understanding model is, if not in the file: a folder relative to it, or a repository
+    chain           the stock CLIP that the chain stands on, its configuration and LoRA's, JSON; empty without a chain
 """
 
 import inspect
@@ -22,29 +24,32 @@ from huggingface_hub import hf_hub_download
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from .chain_uniemo import UnderstandingChain
 from .fusion_uniemo import UniEmoFusionModel
 
 ADAPTER_NAME = "uniemo_adapter.safetensors"
 FORMAT_VERSION = "1"
 _PREFIX = "fusion."
+_CHAIN = "chain."
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 _PICKLE_STARTS = (b"PK\x03\x04", b"\x80")  # torch.save's zip, and a bare pickle
 
 
 @dataclass(frozen=True)
 class UniEmoAdapter:
-    """What an adapter file holds: the fusion model, and where its base and its understanding model are."""
+    """What an adapter file holds: the fusion model, its base's name, the understanding chain or where its model is."""
 
     fusion: UniEmoFusionModel
     base_model: str | None = None
     understanding: str | None = None
+    chain: UnderstandingChain | None = None
 
 
 def write_adapter(
     path: str | os.PathLike[str],
     fusion: UniEmoFusionModel,
     base_model: str | None = None,
-    understanding: str | os.PathLike[str] | None = None,
+    understanding: str | os.PathLike[str] | UnderstandingChain | None = None,
 ) -> Path:
     """Write an adapter file; an existing one is replaced only when the new one is whole.
 
@@ -52,10 +57,14 @@ def write_adapter(
         path: the file to write.
         fusion: the fusion model; tensors keep their type.
         base_model: name of the base that it was trained on.
-        understanding: the understanding model's folder, written relative to the file, or its repository.
+        understanding: the understanding chain (see `take_chain`); or the model's folder, written relative to the
+            file, or its repository.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    chain, understanding = (
+        (understanding, None) if isinstance(understanding, UnderstandingChain) else (None, understanding)
+    )
     if understanding is not None and Path(understanding).is_dir():
         understanding = Path(os.path.relpath(understanding, path.parent)).as_posix()
     configuration = {name: value for name, value in fusion.config.items() if not name.startswith("_")}
@@ -64,8 +73,11 @@ def write_adapter(
         "configuration": json.dumps(configuration),
         "base_model": base_model or "",
         "understanding": str(understanding or ""),
+        "chain": json.dumps(_chain_metadata(chain)) if chain else "",
     }
-    tensors = {_PREFIX + name: tensor.detach().cpu().contiguous() for name, tensor in fusion.state_dict().items()}
+    named = {_PREFIX + name: tensor for name, tensor in fusion.state_dict().items()}
+    named |= {_CHAIN + name: tensor for name, tensor in (chain.tensors if chain else {}).items()}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in named.items()}
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         save_file(tensors, partial, metadata)
@@ -98,11 +110,20 @@ def read_adapter(path: str | os.PathLike[str]) -> UniEmoAdapter:
     if version != FORMAT_VERSION or "configuration" not in metadata:
         found = f"format version {version}" if version else "no UniEmo adapter (its header names no format version)"
         raise ValueError(f"Expected a UniEmo adapter of format version {FORMAT_VERSION}, found {found}: {path}.")
+    chain = None
+    if metadata.get("chain"):
+        tensors = {name: state_dict.pop(name) for name in list(state_dict) if name.startswith(_CHAIN)}
+        own = {name.removeprefix(_CHAIN): tensor for name, tensor in tensors.items()}
+        chain = UnderstandingChain(**json.loads(metadata["chain"]), tensors=own)
     fusion = build_fusion(state_dict, json.loads(metadata["configuration"]), name=str(path))
     understanding = metadata.get("understanding") or None
     if understanding is not None and (path.parent / understanding).is_dir():
         understanding = str((path.parent / understanding).resolve())
-    return UniEmoAdapter(fusion, metadata.get("base_model") or None, understanding)
+    return UniEmoAdapter(fusion, metadata.get("base_model") or None, understanding, chain)
+
+
+def _chain_metadata(chain: UnderstandingChain) -> dict[str, Any]:
+    return {name: value for name, value in vars(chain).items() if name != "tensors"}
 
 
 def build_fusion(

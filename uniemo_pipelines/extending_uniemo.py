@@ -142,4 +142,4 @@ def _joined(stock: Callable[..., Any], own: list[Parameter]) -> Signature:
 
 def _documented(settings: type) -> str:
     """The lines of a dataclass's docstring on its attributes."""
-    return settings.__doc__.split("Attributes:\n")[1].split("\n\n")[0].replace("        ", "    ", 1)
+    return inspect.cleandoc(settings.__doc__).split("Attributes:\n")[1].split("\n\n")[0]

@@ -45,6 +45,7 @@ class LoadedAdapter:
     Attributes:
         fusion: its fusion model.
         base_model: name of the base that it was trained on, if known.
+        chain: its understanding chain, where it carries one.
         understanding: folder or repository of its understanding model; None where it names none.
         model, processor: the understanding model and its image processor once they are there; None before.
     """
@@ -52,6 +53,7 @@ class LoadedAdapter:
     def __init__(self, adapter: UniEmoAdapter, **hub_arguments: Any) -> None:
         self.fusion = adapter.fusion
         self.base_model = adapter.base_model
+        self.chain = adapter.chain
         self.understanding = adapter.understanding
         self.model: PreTrainedModel | None = None
         self.processor: BaseImageProcessor | None = None
@@ -67,13 +69,18 @@ class LoadedAdapter:
     def understanding_model(self, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
         """The understanding model on a device; of this type if it has to be fetched."""
         if self.model is None:
-            self.model = load_understanding(self._location(), **self._hub).to(dtype).eval()
+            model = (
+                load_understanding(self._location(), **self._hub) if not self.chain else self.chain.model(**self._hub)
+            )
+            self.model = model.to(dtype).eval()
         return self.model.to(device)
 
     def understanding_processor(self) -> BaseImageProcessor:
         """The image processor beside the understanding model, or CLIP's at its size if the model was set."""
         if self.processor is None:
-            if self.model is None or self.understanding:
+            if self.chain is not None:
+                self.processor = self.chain.processor(**self._hub)
+            elif self.model is None or self.understanding:
                 self.processor = AutoImageProcessor.from_pretrained(self._location(), **self._hub)
             else:
                 size = self.model.config.vision_config.image_size
@@ -204,7 +211,8 @@ class UniEmoLoaderMixin:
             self._check_names([adapter_name])
         adapter = self._uniemo.main if adapter_name is None else self._uniemo.adapters[adapter_name]
         base_model = adapter.base_model or self.config.get("_name_or_path")
-        return write_adapter(Path(save_directory) / weight_name, adapter.fusion, base_model, adapter.understanding)
+        understanding = adapter.chain or adapter.understanding
+        return write_adapter(Path(save_directory) / weight_name, adapter.fusion, base_model, understanding)
 
     def unload_uniemo(self) -> None:
         """Take all adapters off: images are the stock pipeline's again, and so are tokenizers and text encoders.

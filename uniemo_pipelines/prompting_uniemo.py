@@ -187,8 +187,8 @@ class PseudoTokens:
         self.defaults = dict(defaults)
 
     def meanings(self, user: Any) -> dict[str, torch.Tensor]:
-        """What the tokens mean to `user` outside contexts, whoever attached last."""
-        return self._users[user]
+        """What the tokens mean to `user` outside contexts, whoever attached last; copies of users are not known."""
+        return self._users.get(user, self.defaults)
 
     def release(self, user: Any) -> None:
         """Count `user` out: the defaults of the one that came before hold again; with the last, remove everything."""
