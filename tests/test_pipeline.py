@@ -381,12 +381,15 @@ def test_a_place_with_no_adapter_is_named(stock, tmp_path):
             pipe.load_uniemo(place)
 
 
-def test_half_precision_adapters_load_onto_the_bases_own_type(stock, adapter_folder, tmp_path):
+def test_half_precision_adapters_load_onto_the_bases_own_type(stock, adapter_folder, tmp_path, caplog):
     fusion = read_adapter(adapter_folder / ADAPTER_NAME).fusion.half()
     write_adapter(tmp_path / ADAPTER_NAME, fusion)
     assert load_file(tmp_path / ADAPTER_NAME)["fusion.mean"].dtype == torch.float16
     pipe = UniEmoPipeline.from_pipe(stock)
+    logging.enable_propagation()
     pipe.load_uniemo(tmp_path)
+    logging.disable_propagation()
+    assert caplog.text == "", "nothing to warn of"
     assert pipe.fusion.dtype == torch.float32 == pipe.encode_emotion(emotion="awe")[0].dtype
 
 

@@ -39,6 +39,11 @@ def as_conditions(conditions: torch.Tensor | Iterable[torch.Tensor]) -> Conditio
     return (conditions,) if isinstance(conditions, torch.Tensor) else tuple(conditions)
 
 
+def put(fusion: UniEmoFusionModel, device: torch.device, dtype: torch.dtype) -> UniEmoFusionModel:
+    """Move and cast a fusion model; past diffusers' own `to`, which warns of every cast."""
+    return torch.nn.Module.to(fusion, device, dtype)
+
+
 class LoadedAdapter:
     """An adapter on a pipeline, with its understanding model, which is fetched when first needed.
 
@@ -188,9 +193,7 @@ class UniEmoLoaderMixin:
         else:
             adapter = read_adapter(find_adapter(pretrained_model_name_or_path_or_dict, weight_name, **hub_arguments))
         self._check_base(adapter.fusion)
-        if adapter.fusion.dtype != self._text_dtype:
-            adapter.fusion.to(self._text_dtype)
-        adapter.fusion.to(self._execution_device)
+        put(adapter.fusion, self._execution_device, self._text_dtype)
         self._add_adapter(adapter_name, LoadedAdapter(adapter, **hub_arguments))
 
     def save_uniemo(

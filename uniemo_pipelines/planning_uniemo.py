@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import torch
 
 from .fusion_uniemo import EMOTIONS, EmotionSample, UniEmoFusionModel
-from .loaders_uniemo import Conditions, UniEmoState, as_conditions, mix_conditions
+from .loaders_uniemo import Conditions, UniEmoState, as_conditions, mix_conditions, put
 from .prompting_uniemo import (
     ALL_TOKENS,
     SLOT_TOKEN,
@@ -283,7 +283,7 @@ def _acting(
     where = state.main.fusion
     found = []
     for adapter, share in state.shares:
-        fusion = _beside(where, adapter.fusion)
+        fusion = put(adapter.fusion, where.device, where.dtype)  # a pipeline moves the main one alone
         generators = sample_generators(generator, count * images_per_prompt, where.device)
         features = probabilities = None
         if settings.emotion_image is not None:
@@ -296,13 +296,6 @@ def _acting(
             probabilities = output.logits.float().softmax(-1).cpu().expand(count, -1)
         found.append(_Acting(fusion, share, generators, features, probabilities))
     return found
-
-
-def _beside(main: UniEmoFusionModel, fusion: UniEmoFusionModel) -> UniEmoFusionModel:
-    """A fusion model where the main one is, which is the one that a pipeline moves and casts."""
-    if fusion.dtype != main.dtype:  # even where nothing changes, diffusers warns of casting
-        fusion.to(main.dtype)
-    return fusion.to(main.device)
 
 
 def _argument_weights(settings: EmotionSettings, acting: Sequence[_Acting], count: int) -> list[torch.Tensor | None]:
