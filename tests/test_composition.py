@@ -46,11 +46,14 @@ from transformers.utils import logging as transformers_logging
 
 from uniemo_pipelines import UniEmoPipeline
 from uniemo_pipelines.fusion_uniemo import UniEmoFusionModel
+from uniemo_pipelines.loaders_uniemo import mean_conditions
 
 Draw = Callable[[str], torch.Tensor]
 """From a word or token to the latents of "a <word> x"."""
 
-STEPS = 3
+STEPS = 2
+LORA = 0.015
+STEP_TO_EMOTION = 0.2
 
 
 # ------------------------------------------------------------------------------------------------------ the pipelines
@@ -78,7 +81,7 @@ def latents(pipe: DiffusionPipeline, prompt: str | list[str] | None, **kwargs: A
     """The latents, or with another `output_type` the images; an emotion stands for its mean, to be the same always."""
     if isinstance(pipe, UniEmoPipeline):
         kwargs["emotion_variation"] = 0.0
-    options = {"num_inference_steps": STEPS, "output_type": "latent", "generator": torch.Generator().manual_seed(0)}
+    options = {"num_inference_steps": STEPS, "guidance_scale": 3.0, "output_type": "latent", "generator": torch.Generator().manual_seed(0)}
     return pipe(prompt, return_dict=False, **options | kwargs)[0]
 
 
@@ -116,7 +119,7 @@ def lora(pipe: StableDiffusionPipeline, unet: float = 0.0, text: float = 0.0, **
 
 
 def fused_lora(pipe: StableDiffusionPipeline) -> Draw:
-    draw = lora(pipe, unet=0.1, text=0.02)
+    draw = lora(pipe, unet=LORA, text=LORA)
     pipe.fuse_lora()
     return draw
 
@@ -128,7 +131,7 @@ def unfused_lora(pipe: StableDiffusionPipeline) -> Draw:
 
 
 def unloaded_lora(pipe: StableDiffusionPipeline) -> Draw:
-    draw = lora(pipe, unet=0.1, text=0.02)
+    draw = lora(pipe, unet=LORA, text=LORA)
     pipe.unload_lora_weights()
     return draw
 
@@ -136,11 +139,11 @@ def unloaded_lora(pipe: StableDiffusionPipeline) -> Draw:
 def few_steps(pipe: StableDiffusionPipeline) -> Draw:
     """As an LCM-LoRA is used: its scheduler, its weights, two steps, hardly any guidance."""
     pipe.scheduler = LCMScheduler.from_config(pipe.scheduler.config)
-    return lora(pipe, unet=0.1, num_inference_steps=2, guidance_scale=1.5)
+    return lora(pipe, unet=LORA, num_inference_steps=2, guidance_scale=1.5)
 
 
 def textual_inversion(pipe: StableDiffusionPipeline) -> Draw:
-    pipe.load_textual_inversion({"<toy>": 0.2 * torch.randn(tiny.TEXT_WIDTH, generator=seeded())})
+    pipe.load_textual_inversion({"<toy>": 0.1 * torch.randn(tiny.TEXT_WIDTH, generator=seeded())})
     return drawer(pipe, "a {} <toy>")
 
 
@@ -157,7 +160,7 @@ def ip_adapter(pipe: StableDiffusionPipeline) -> Draw:
     for index, name in enumerate(layers):
         rows = pipe.unet.get_submodule(name.removesuffix(".processor")).to_k.out_features
         for projection in ("to_k_ip", "to_v_ip"):
-            weights[f"{2 * index + 1}.{projection}.weight"] = torch.randn(rows, width, generator=generator) / 5
+            weights[f"{2 * index + 1}.{projection}.weight"] = torch.randn(rows, width, generator=generator) / 20
     projection = {
         "proj.weight": torch.randn(4 * width, 8, generator=generator),
         "proj.bias": torch.zeros(4 * width),
@@ -180,7 +183,8 @@ def embedded(pipe: StableDiffusionPipeline, word: str) -> dict[str, torch.Tensor
 
 
 def other_pipeline(cls: type[DiffusionPipeline], pipe: StableDiffusionPipeline, **parts: Any) -> DiffusionPipeline:
-    shared = {name: part for name, part in pipe.components.items() if name != "fusion"}
+    names, _ = cls._get_signature_keys(cls)
+    shared = {name: part for name, part in pipe.components.items() if name in names}
     made = cls(**shared, **parts, requires_safety_checker=False)
     made.set_progress_bar_config(disable=True)
     return made
@@ -190,7 +194,7 @@ def controlnet(pipe: StableDiffusionPipeline) -> Draw:
     torch.manual_seed(0)
     control = ControlNetModel.from_unet(pipe.unet, conditioning_embedding_out_channels=(4, 4)).eval()
     for block in (*control.controlnet_down_blocks, control.controlnet_mid_block):
-        nn.init.normal_(block.weight, std=0.05)  # as made they are zero, without any effect
+        nn.init.normal_(block.weight, std=0.02)  # as made they are zero, without any effect
     other = other_pipeline(StableDiffusionControlNetPipeline, pipe, controlnet=control)
     image = torch.rand(1, 3, 32, 32, generator=seeded())
     return lambda word: latents(other, None, image=image, **embedded(pipe, word))
@@ -198,7 +202,8 @@ def controlnet(pipe: StableDiffusionPipeline) -> Draw:
 
 def t2i_adapter(pipe: StableDiffusionPipeline) -> Draw:
     torch.manual_seed(0)
-    adapter = T2IAdapter(in_channels=3, channels=[4, 8], num_res_blocks=1, downscale_factor=2).eval()
+    adapter = T2IAdapter(in_channels=3, channels=[4, 8], num_res_blocks=1, downscale_factor=4).eval()
+    adapter.adapter.body[1].downsample = None  # both levels meet the tiny UNet at 8 x 8
     other = other_pipeline(StableDiffusionAdapterPipeline, pipe, adapter=adapter)
     image = torch.rand(1, 3, 32, 32, generator=seeded())
     return lambda word: latents(other, None, image=image, height=32, width=32, **embedded(pipe, word))
@@ -220,7 +225,7 @@ def compel(pipe: StableDiffusionPipeline, prompt: str) -> Draw:
 
 def scheduler(pipe: StableDiffusionPipeline, cls: type) -> Draw:
     pipe.scheduler = cls.from_config(pipe.scheduler.config)
-    return drawer(pipe)
+    return drawer(pipe, num_inference_steps=4)  # PNDM takes no fewer
 
 
 def free_u(pipe: StableDiffusionPipeline) -> Draw:
@@ -260,7 +265,7 @@ def attention_slicing(pipe: StableDiffusionPipeline) -> Draw:
 
 def vae_slicing(pipe: StableDiffusionPipeline) -> Draw:
     pipe.vae.enable_slicing()
-    return drawer(pipe, output_type="pt", num_images_per_prompt=2)
+    return several_images(pipe, output_type="pt")
 
 
 def vae_tiling(pipe: StableDiffusionPipeline) -> Draw:
@@ -316,24 +321,23 @@ def cast(pipe: StableDiffusionPipeline, dtype: torch.dtype) -> Draw:
 
 
 def callback(pipe: StableDiffusionPipeline) -> Draw:
-    """Guidance is switched off after the first step, by changing what the pipeline goes on with."""
+    def fade(_: Any, step: int, __: Any, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {"latents": tensors["latents"] * (0.9 if step == 0 else 1.0)}
 
-    def switch_off(pipe: Any, step: int, _: Any, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        if step == 0:
-            pipe._guidance_scale = 1.0
-            tensors["prompt_embeds"] = tensors["prompt_embeds"].chunk(2)[-1]
-        return tensors
-
-    names = ["latents", "prompt_embeds"]
-    return drawer(pipe, callback_on_step_end=switch_off, callback_on_step_end_tensor_inputs=names)
+    return drawer(pipe, callback_on_step_end=fade)
 
 
 def interrupt(pipe: StableDiffusionPipeline) -> Draw:
     def stop(pipe: Any, step: int, _: Any, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        pipe._interrupt = step == 1
+        pipe._interrupt = step == 0
         return tensors
 
-    return drawer(pipe, callback_on_step_end=stop)
+    return drawer(pipe, callback_on_step_end=stop, num_inference_steps=4)
+
+
+def several_images(pipe: StableDiffusionPipeline, **kwargs: Any) -> Draw:
+    """The first of two, which is to be what the same generator gives alone."""
+    return lambda word: latents(pipe, f"a {word} x", num_images_per_prompt=2, **kwargs)[:1]
 
 
 def call(pipe: StableDiffusionPipeline, **kwargs: Any) -> Draw:
@@ -353,21 +357,35 @@ class Case:
 
     Args:
         apply: puts it on a pipeline, stock or ours, and returns how to draw a word with it.
-        cosine: the least cosine between an effect with and without the other; None for what should change nothing.
-        ratio: the furthest that the norms of the two may be apart, as a factor.
-        close: how far images may be apart where they should be equal, which only rounding excuses.
+        thing: the least cosine between its effect with the token and with the word; None for what shall have none.
+        emotion: the least cosine between the emotion's effect with it and without; None for what sets the denoising
+            on another course or scale, where the two effects have no common direction or size.
+        ratio: the furthest, as a factor, that norms of effects so compared may be apart.
+        close: how far latents may be apart that rounding alone sets apart.
+        token: the condition of the token in the comparison. The response to a small step from the word towards the
+            emotion is linear, which is what makes effects comparable; a coarse type sees larger steps only.
+        beside: the case without it.
+        late: whether to try as well what happens if the adapter is loaded after it.
         marks: pytest's marks.
     """
 
     apply: Callable[[StableDiffusionPipeline], Draw]
-    cosine: float | None = 0.9
-    ratio: float = 1.2
+    thing: float | None = 0.9
+    emotion: float | None = 0.9
+    ratio: float = 1.3
     close: float = 1e-4
+    token: str = "<awe> nearly cat"
+    beside: str = "nothing"
+    late: bool = False
     marks: tuple[pytest.MarkDecorator, ...] = ()
 
 
-def unchanged(apply: Callable[[StableDiffusionPipeline], Draw], close: float = 1e-4, **kwargs: Any) -> Case:
-    return Case(apply, cosine=None, close=close, **kwargs)
+def unchanged(apply: Callable[[StableDiffusionPipeline], Draw], **kwargs: Any) -> Case:
+    return Case(apply, thing=None, **kwargs)
+
+
+def another_course(apply: Callable[[StableDiffusionPipeline], Draw], **kwargs: Any) -> Case:
+    return Case(apply, emotion=None, **kwargs)
 
 
 def needs(package: str) -> tuple[pytest.MarkDecorator]:
@@ -375,59 +393,73 @@ def needs(package: str) -> tuple[pytest.MarkDecorator]:
     return (pytest.mark.skipif(missing, reason=f"needs the package {package}"),)
 
 
+CLIP_SKIP = pytest.mark.xfail(
+    raises=AttributeError, reason="the stock pipeline looks for text_model, which its text encoder has no longer"
+)
 ACCELERATOR = pytest.mark.skipif(not torch.accelerator.is_available(), reason="needs an accelerator")
-SCHEDULERS = {cls.__name__: cls for cls in DDIMScheduler().compatibles}
+SCHEDULERS = {cls.__name__: cls for cls in sorted(DDIMScheduler().compatibles, key=lambda cls: cls.__name__)}
 PACKAGES = {"LMSDiscreteScheduler": "scipy", "DPMSolverSDEScheduler": "torchsde"}
 
 CASES = {
-    "nothing": unchanged(plain),
-    "LoRA on the UNet": Case(partial(lora, unet=0.1)),
-    "LoRA on the text encoder": Case(partial(lora, text=0.02)),
-    "LoRA on both": Case(partial(lora, unet=0.1, text=0.02)),
-    "LoRA at a scale": Case(partial(lora, unet=0.1, text=0.02, cross_attention_kwargs={"scale": 0.5})),
-    "LoRA fused": Case(fused_lora),
-    "LoRA unfused": Case(unfused_lora),
-    "LoRA unloaded": unchanged(unloaded_lora),
-    "LCM-LoRA": Case(few_steps),
-    "textual inversion": Case(textual_inversion),
-    "textual inversion unloaded": unchanged(unloaded_textual_inversion),
-    "IP-Adapter": Case(ip_adapter),
+    "nothing": unchanged(plain, late=True),
+    "LoRA on the UNet": Case(partial(lora, unet=LORA)),
+    "LoRA on the text encoder": Case(partial(lora, text=LORA)),
+    "LoRA on both": Case(partial(lora, unet=LORA, text=LORA), late=True),
+    "LoRA at a scale": Case(partial(lora, unet=LORA, text=LORA, cross_attention_kwargs={"scale": 0.5})),
+    "LoRA fused": Case(fused_lora, late=True),
+    "LoRA unfused": Case(unfused_lora, late=True),
+    "LoRA unloaded": unchanged(unloaded_lora, late=True),
+    "LCM-LoRA": another_course(few_steps),
+    "textual inversion": Case(textual_inversion, late=True),
+    "textual inversion unloaded": unchanged(unloaded_textual_inversion, late=True),
+    "IP-Adapter": Case(ip_adapter, late=True),
     "ControlNet": Case(controlnet),
     "T2I-Adapter": Case(t2i_adapter),
     "prompt_embeds": unchanged(prompt_embeds),
-    "compel, a weight on the token": Case(partial(compel, prompt="a ({})1.3 x")),
-    "compel, a weight beside the token": Case(partial(compel, prompt="a {} (x)1.5")),
+    "compel, a weight on the token": Case(partial(compel, prompt="a ({})1.3 x"), late=True),
+    "compel, a weight beside the token": Case(partial(compel, prompt="a {} (x)1.3")),
     "compel, a blend": Case(partial(compel, prompt='("a {} x", "a dog").blend(0.8, 0.2)')),
-    "compel, a long prompt": Case(partial(compel, prompt=f"a {{}} x {LONG}")),
+    "compel, a long prompt": another_course(partial(compel, prompt=f"a {{}} x {LONG}")),
     "FreeU": Case(free_u),
     "token merging": Case(token_merging),
-    "attention slicing": unchanged(attention_slicing),
-    "VAE slicing": unchanged(vae_slicing),
-    "VAE tiling": Case(vae_tiling),
-    "model offload": unchanged(model_offload),
-    "sequential offload": unchanged(sequential_offload, marks=(ACCELERATOR,)),
-    "group offload": unchanged(group_offload),
+    "attention slicing": unchanged(attention_slicing, close=1e-3),
+    "an image": unchanged(partial(call, output_type="pt"), beside="an image"),
+    "VAE slicing": unchanged(vae_slicing, beside="an image"),
+    "VAE tiling": Case(vae_tiling, beside="an image"),
+    "model offload": unchanged(model_offload, late=True),
+    "sequential offload": unchanged(sequential_offload, close=1e-2, marks=(ACCELERATOR,)),
+    "group offload": unchanged(group_offload, late=True),
     "float8 storage": Case(layerwise_casting),
-    "int8 weights": Case(int8_weights, marks=needs("torchao")),
-    "compiled": unchanged(compiled),
-    "compiled in place": unchanged(compiled_in_place),
-    "bfloat16": Case(partial(cast, dtype=torch.bfloat16)),
-    "float16": Case(partial(cast, dtype=torch.float16)),
+    "int8 weights": Case(int8_weights, late=True, marks=needs("torchao")),
+    "compiled": unchanged(compiled, late=True),
+    "compiled in place": unchanged(compiled_in_place, late=True),
+    "bfloat16": unchanged(partial(cast, dtype=torch.bfloat16), token="<awe>", close=0.5, late=True),
+    "float16": unchanged(partial(cast, dtype=torch.float16), token="<awe>", close=0.05, late=True),
     "callback": Case(callback),
-    "interrupt": Case(interrupt),
-    "clip_skip": Case(partial(call, clip_skip=1)),
-    "several images": Case(partial(call, num_images_per_prompt=2)),
+    "interrupt": another_course(interrupt),
+    "clip_skip": Case(partial(call, clip_skip=1), marks=(CLIP_SKIP,)),
+    "several images": unchanged(several_images),
     "negative prompt": Case(partial(call, negative_prompt="dog")),
-    "guidance off": Case(partial(call, guidance_scale=1.0)),
-    "guidance rescaled": Case(partial(call, guidance_rescale=0.7)),
-    "own latents": Case(partial(call, latents=torch.randn(1, 4, 16, 16, generator=seeded(1)))),
+    "guidance off": another_course(partial(call, guidance_scale=1.0)),
+    "guidance rescaled": Case(partial(call, guidance_rescale=0.7), ratio=2),
+    "own latents": another_course(partial(call, latents=torch.randn(1, 4, 16, 16, generator=seeded(1)))),
     **{
-        name: Case(partial(scheduler, cls=cls), marks=needs(PACKAGES[name]) if name in PACKAGES else ())
+        name: another_course(partial(scheduler, cls=cls), marks=needs(PACKAGES[name]) if name in PACKAGES else ())
         for name, cls in SCHEDULERS.items()
     },
 }
+# What composes to the bit is tried with the adapter loaded first, and where that may matter with it loaded last.
+ORDERS = {False: "UniEmo first", True: "UniEmo last"}
 EACH_CASE = pytest.mark.parametrize("name", [pytest.param(name, marks=case.marks) for name, case in CASES.items()])
-EACH_ORDER = pytest.mark.parametrize("first", ["UniEmo", "the other"])
+EACH_ORDER = pytest.mark.parametrize(
+    ("name", "last"),
+    [
+        pytest.param(name, last, marks=case.marks, id=f"{name}-{order}")
+        for name, case in CASES.items()
+        for last, order in ORDERS.items()
+        if case.late or not last
+    ],
+)
 
 
 @cache
@@ -439,34 +471,55 @@ def drawn_without(name: str) -> dict[str, torch.Tensor]:
 
 
 @cache
-def drawn_with(name: str, first: str = "UniEmo") -> dict[str, torch.Tensor]:
-    """What ours draws, "<awe> = cat" being the token with the condition of the word."""
-    row = tiny.text_encoder().get_input_embeddings().weight.detach()[tiny.tokenizer().convert_tokens_to_ids("cat</w>")]
+def drawn_with(name: str, last: bool = False) -> dict[str, torch.Tensor]:
+    """What ours draws: of the word, and of the token as the emotion, as the word, and as something between."""
+    word = tiny.text_encoder().get_input_embeddings().weight.detach()[tiny.tokenizer().convert_tokens_to_ids("cat</w>")]
     pipe = UniEmoPipeline.from_pipe(stock_pipeline())
     pipe.set_progress_bar_config(disable=True)
     with torch.no_grad():
-        if first == "UniEmo":
+        if not last:
             load(pipe)
         draw = CASES[name].apply(pipe)
-        if first != "UniEmo":
+        if last:
             load(pipe)
         drawn = {"cat": draw("cat"), "<awe>": draw("<awe>")}
-        with pipe.emotion_conditions({"<awe>": row}):
-            return drawn | {"<awe> = cat": draw("<awe>")}
+        with pipe.emotion_conditions({"<awe>": word}):
+            drawn["<awe> = cat"] = draw("<awe>")
+        awe = mean_conditions(tiny.fusion())["<awe>"]
+        with pipe.emotion_conditions({"<awe>": torch.lerp(word, awe, STEP_TO_EMOTION)}):
+            return drawn | {"<awe> nearly cat": draw("<awe>")}
+
+
+def assert_same_effect(one: torch.Tensor, other: torch.Tensor, cosine: float, ratio: float) -> None:
+    assert min(one.norm(), other.norm()) > 0.01, "an effect is missing"
+    assert torch.cosine_similarity(one.flatten(), other.flatten(), dim=0) >= cosine
+    assert 1 / ratio <= one.norm() / other.norm() <= ratio
 
 
 # --------------------------------------------------------------------------------------------------- the three claims
 
 
-@EACH_CASE
 @EACH_ORDER
-def test_without_an_emotion_it_gives_the_stock_image(name: str, first: str) -> None:
-    assert torch.equal(drawn_with(name, first)["cat"], drawn_without(name)["cat"])
+def test_without_an_emotion_it_gives_the_stock_image(name: str, last: bool) -> None:
+    assert torch.equal(drawn_with(name, last)["cat"], drawn_without(name)["cat"])
+
+
+@EACH_ORDER
+def test_a_token_composes_as_a_word_does(name: str, last: bool) -> None:
+    found = drawn_with(name, last)
+    torch.testing.assert_close(found["<awe> = cat"], drawn_without(name)["cat"], atol=1e-4, rtol=0)
+    assert (found["<awe>"] - found["cat"]).norm() > 0.1, "the emotion has an effect"
 
 
 @EACH_CASE
-@EACH_ORDER
-def test_a_token_composes_as_a_word_does(name: str, first: str) -> None:
-    found = drawn_with(name, first)
-    torch.testing.assert_close(found["<awe> = cat"], drawn_without(name)["cat"], atol=CASES[name].close, rtol=0)
-    assert (found["<awe>"] - found["cat"]).norm() > 1, "the emotion has an effect"
+def test_both_effects_are_there(name: str) -> None:
+    case = CASES[name]
+    without, found = drawn_with(case.beside), drawn_with(name)
+    if case.thing is None:
+        torch.testing.assert_close(found["cat"], without["cat"], atol=case.close, rtol=0)
+    else:
+        effects = (found[word] - without[word] for word in ("cat", case.token))
+        assert_same_effect(*effects, case.thing, case.ratio)
+    if case.emotion is not None:
+        effects = (drawn[case.token] - drawn["cat"] for drawn in (without, found))
+        assert_same_effect(*effects, case.emotion, case.ratio)
