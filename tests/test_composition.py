@@ -6,9 +6,9 @@ A thing composes if three claims hold (one test each):
 2. A token composes as a word does: given the embedding of "cat" for its condition, `<awe>` makes the stock pipeline's
    image of "cat", whatever else is loaded.
 3. Both effects are there. With f(x, e) the latents with (x = 1) or without (x = 0) the thing, and with the token
-   (e = 1) or the word "cat" (e = 0) in the same place, the thing's effect f(1, e) - f(0, e) is the same for both e, and
-   the emotion's effect f(x, 1) - f(x, 0) the same for both x, up to the case's tolerance. What should change nothing
-   has no effect of its own, and leaves the emotion's.
+   (e = 1) or the word "cat" (e = 0) in the same place, the thing's effect f(1, e) - f(0, e) is the same for both e,
+   and the emotion's effect f(x, 1) - f(x, 0) the same for both x, up to the case's tolerance. What should change
+   nothing has no effect of its own, and leaves the emotion's.
 
 To add a thing, write a function that puts it on a pipeline and returns how to draw a word with it, and name it in
 `CASES`.
@@ -16,12 +16,11 @@ To add a thing, write a function that puts it on a pipeline and returns how to d
 
 import copy
 import importlib.util
-import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
@@ -30,7 +29,6 @@ import tiny
 import torch
 from compel import CompelForSD
 from diffusers import (
-    AutoencoderKL,
     ControlNetModel,
     DDIMScheduler,
     DiffusionPipeline,
@@ -42,7 +40,6 @@ from diffusers import (
 )
 from diffusers.models.attention_processor import Attention, AttnProcessor
 from torch import nn
-from transformers.utils import logging as transformers_logging
 
 from uniemo_pipelines import UniEmoPipeline
 from uniemo_pipelines.fusion_uniemo import UniEmoFusionModel
@@ -57,6 +54,10 @@ STEP_TO_EMOTION = 0.2
 
 
 # ------------------------------------------------------------------------------------------------------ the pipelines
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
 
 
 def stock_pipeline() -> StableDiffusionPipeline:
@@ -81,16 +82,13 @@ def latents(pipe: DiffusionPipeline, prompt: str | list[str] | None, **kwargs: A
     """The latents, or with another `output_type` the images; an emotion stands for its mean, to be the same always."""
     if isinstance(pipe, UniEmoPipeline):
         kwargs["emotion_variation"] = 0.0
-    options = {"num_inference_steps": STEPS, "guidance_scale": 3.0, "output_type": "latent", "generator": torch.Generator().manual_seed(0)}
+    torch.manual_seed(0)  # DPMSolverSDEScheduler's noise is not the generator's
+    options = {"num_inference_steps": STEPS, "guidance_scale": 3.0, "output_type": "latent", "generator": seeded()}
     return pipe(prompt, return_dict=False, **options | kwargs)[0]
 
 
 def drawer(pipe: DiffusionPipeline, prompt: str = "a {} x", **kwargs: Any) -> Draw:
     return lambda word: latents(pipe, prompt.format(word), **kwargs)
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 # ---------------------------------------------------------------------------------------------------------- the things
@@ -206,7 +204,8 @@ def t2i_adapter(pipe: StableDiffusionPipeline) -> Draw:
     adapter.adapter.body[1].downsample = None  # both levels meet the tiny UNet at 8 x 8
     other = other_pipeline(StableDiffusionAdapterPipeline, pipe, adapter=adapter)
     image = torch.rand(1, 3, 32, 32, generator=seeded())
-    return lambda word: latents(other, None, image=image, height=32, width=32, **embedded(pipe, word))
+    options = {"image": image, "adapter_conditioning_scale": 0.1, "height": 32, "width": 32}
+    return lambda word: latents(other, None, **options, **embedded(pipe, word))
 
 
 def prompt_embeds(pipe: StableDiffusionPipeline) -> Draw:
@@ -229,7 +228,7 @@ def scheduler(pipe: StableDiffusionPipeline, cls: type) -> Draw:
 
 
 def free_u(pipe: StableDiffusionPipeline) -> Draw:
-    pipe.enable_freeu(s1=0.9, s2=0.2, b1=1.2, b2=1.4)
+    pipe.enable_freeu(s1=0.97, s2=0.9, b1=1.05, b2=1.1)
     return drawer(pipe)
 
 
@@ -304,14 +303,15 @@ def int8_weights(pipe: StableDiffusionPipeline) -> Draw:
 
 
 def compiled(pipe: StableDiffusionPipeline) -> Draw:
+    torch.compiler.reset()  # another pipeline's graphs would fit this one, its hooks left out: see the last test
     pipe.unet = torch.compile(pipe.unet, backend="eager")
     pipe.text_encoder = torch.compile(pipe.text_encoder, backend="eager")
     return drawer(pipe)
 
 
 def compiled_in_place(pipe: StableDiffusionPipeline) -> Draw:
-    pipe.unet.compile(backend="eager")
-    pipe.text_encoder.compile(backend="eager")
+    torch.compiler.reset()
+    pipe.text_encoder.compile(backend="aot_eager")
     return drawer(pipe)
 
 
@@ -432,7 +432,7 @@ CASES = {
     "float8 storage": Case(layerwise_casting),
     "int8 weights": Case(int8_weights, late=True, marks=needs("torchao")),
     "compiled": unchanged(compiled, late=True),
-    "compiled in place": unchanged(compiled_in_place, late=True),
+    "text encoder compiled in place": unchanged(compiled_in_place, late=True),
     "bfloat16": unchanged(partial(cast, dtype=torch.bfloat16), token="<awe>", close=0.5, late=True),
     "float16": unchanged(partial(cast, dtype=torch.float16), token="<awe>", close=0.05, late=True),
     "callback": Case(callback),
@@ -473,7 +473,9 @@ def drawn_without(name: str) -> dict[str, torch.Tensor]:
 @cache
 def drawn_with(name: str, last: bool = False) -> dict[str, torch.Tensor]:
     """What ours draws: of the word, and of the token as the emotion, as the word, and as something between."""
-    word = tiny.text_encoder().get_input_embeddings().weight.detach()[tiny.tokenizer().convert_tokens_to_ids("cat</w>")]
+    word = (
+        tiny.text_encoder().get_input_embeddings().weight.detach()[tiny.tokenizer().convert_tokens_to_ids("cat</w>")]
+    )
     pipe = UniEmoPipeline.from_pipe(stock_pipeline())
     pipe.set_progress_bar_config(disable=True)
     with torch.no_grad():
@@ -523,3 +525,92 @@ def test_both_effects_are_there(name: str) -> None:
     if case.emotion is not None:
         effects = (drawn[case.token] - drawn["cat"] for drawn in (without, found))
         assert_same_effect(*effects, case.emotion, case.ratio)
+
+
+@pytest.mark.xfail(reason="a graph compiled before the hooks were put on goes on without them")
+def test_a_text_encoder_compiled_and_used_before_loading_sees_the_emotion() -> None:
+    torch.compiler.reset()
+    stock, expected = stock_pipeline(), with_adapter(stock_pipeline())
+    stock.text_encoder.compile(backend="eager")
+    latents(stock, "a cat x")
+    pipe = with_adapter(stock)
+    torch.testing.assert_close(latents(pipe, "a <awe> x"), latents(expected, "a <awe> x"))
+
+
+# ------------------------------------------------------------------------------------------------------------- threads
+
+
+def other_fusion() -> UniEmoFusionModel:
+    """An adapter whose emotions are other vectors."""
+    fusion = tiny.fusion()
+    fusion.mean.neg_()
+    fusion.bank.neg_()
+    return fusion
+
+
+def sharing_pipelines(*fusions: UniEmoFusionModel) -> list[UniEmoPipeline]:
+    """Pipelines on one tokenizer, text encoder, UNet and VAE; schedulers count steps and cannot be shared."""
+    stock = stock_pipeline()
+    pipes = [UniEmoPipeline.from_pipe(stock, scheduler=copy.deepcopy(stock.scheduler)) for _ in fusions]
+    for pipe, fusion in zip(pipes, fusions, strict=True):
+        pipe.set_progress_bar_config(disable=True)
+        load(pipe, fusion)
+    return pipes
+
+
+CALLS: dict[str, Callable[[UniEmoPipeline], torch.Tensor]] = {
+    "sampled": lambda pipe: pipe.encode_emotion("a <awe> x", generator=seeded())[0],
+    "an argument": lambda pipe: pipe.encode_emotion("a x", emotion={"awe": 1, "fear": 2}, generator=seeded())[0],
+    "a token in the negative prompt": lambda pipe: pipe.encode_emotion("<awe>", negative_prompt="a <fear> x")[1],
+    "a bare encode_prompt": lambda pipe: pipe.encode_prompt("a <awe> x", "cpu", 1, False)[0],
+    "the whole call": lambda pipe: latents(pipe, "a <awe> x", negative_emotion="fear"),
+}
+
+
+LAST_ATTACHED = pytest.mark.xfail(reason="outside a plan a token means the mean of the pipeline that was loaded last")
+TWO_PIPELINES = [
+    pytest.param(call, second, id=f"{call}-{name}", marks=LAST_ATTACHED if name == "another" and marked else ())
+    for call, marked in zip(CALLS, (False, False, True, True, False), strict=True)
+    for name, second in {"the same": tiny.fusion, "another": other_fusion}.items()
+]
+
+
+@pytest.mark.parametrize(("call", "second"), TWO_PIPELINES)
+def test_pipelines_on_one_text_encoder_keep_to_themselves_in_threads(
+    call: str, second: Callable[[], UniEmoFusionModel]
+) -> None:
+    """Two threads, each with its own pipeline and all at once, get what each pipeline gets without the other."""
+    draw, fusions = CALLS[call], (tiny.fusion(), second())
+    expected = [draw(sharing_pipelines(fusion)[0]) for fusion in fusions]
+    found = in_threads(draw, sharing_pipelines(*fusions), times=3 if call == "the whole call" else 15)
+    for own, alone in zip(found, expected, strict=True):
+        for latent in own:
+            torch.testing.assert_close(latent, alone)
+
+
+def in_threads(draw: Callable[[UniEmoPipeline], torch.Tensor], pipes: list[UniEmoPipeline], times: int) -> list[Any]:
+    """What each pipeline draws in a thread of its own, all of them starting at once."""
+    start = threading.Barrier(len(pipes))
+
+    def work(pipe: UniEmoPipeline) -> list[torch.Tensor]:
+        start.wait()
+        with torch.no_grad():
+            return [draw(pipe) for _ in range(times)]
+
+    with ThreadPoolExecutor(len(pipes)) as pool:
+        return list(pool.map(work, pipes))
+
+
+@pytest.mark.xfail(raises=(AssertionError, RuntimeError), reason="a fast tokenizer keeps its padding between calls")
+def test_threads_do_not_pad_each_others_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tokenizer is first set to a padding and then used; the stock `encode_prompt` sets two in turn."""
+    pipes = sharing_pipelines(tiny.fusion(), tiny.fusion())
+    set_padding = type(pipes[0].tokenizer).set_truncation_and_padding
+
+    def set_padding_and_wait(*args: Any, **kwargs: Any) -> None:
+        set_padding(*args, **kwargs)
+        time.sleep(0.001)
+
+    monkeypatch.setattr(type(pipes[0].tokenizer), "set_truncation_and_padding", set_padding_and_wait)
+    for embeds in in_threads(CALLS["a bare encode_prompt"], pipes, times=20):
+        assert {each.shape[1] for each in embeds} == {77}
