@@ -567,22 +567,34 @@ CALLS: dict[str, Callable[[UniEmoPipeline], torch.Tensor]] = {
 }
 
 
-LAST_ATTACHED = pytest.mark.xfail(reason="outside a plan a token means the mean of the pipeline that was loaded last")
-TWO_PIPELINES = [
-    pytest.param(call, second, id=f"{call}-{name}", marks=LAST_ATTACHED if name == "another" and marked else ())
-    for call, marked in zip(CALLS, (False, False, True, True, False), strict=True)
-    for name, second in {"the same": tiny.fusion, "another": other_fusion}.items()
-]
+PADDING = pytest.mark.xfail(reason="nothing keeps threads from padding each other's prompts")
 
 
-@pytest.mark.parametrize(("call", "second"), TWO_PIPELINES)
+@pytest.fixture
+def slow_padding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fast tokenizer is first set to a padding and then used, and the stock `encode_prompt` sets two in turn: a
+    pause between makes sure that threads meet there, as they otherwise do now and then."""
+    tokenizer = type(tiny.tokenizer())
+    set_padding = tokenizer.set_truncation_and_padding
+
+    def set_padding_and_wait(*args: Any, **kwargs: Any) -> None:
+        set_padding(*args, **kwargs)
+        time.sleep(0.001)
+
+    monkeypatch.setattr(tokenizer, "set_truncation_and_padding", set_padding_and_wait)
+
+
+@PADDING
+@pytest.mark.usefixtures("slow_padding")
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("second", [tiny.fusion, other_fusion], ids=["same adapter", "another adapter"])
 def test_pipelines_on_one_text_encoder_keep_to_themselves_in_threads(
     call: str, second: Callable[[], UniEmoFusionModel]
 ) -> None:
     """Two threads, each with its own pipeline and all at once, get what each pipeline gets without the other."""
     draw, fusions = CALLS[call], (tiny.fusion(), second())
     expected = [draw(sharing_pipelines(fusion)[0]) for fusion in fusions]
-    found = in_threads(draw, sharing_pipelines(*fusions), times=3 if call == "the whole call" else 15)
+    found = in_threads(draw, sharing_pipelines(*fusions), times=5)
     for own, alone in zip(found, expected, strict=True):
         for latent in own:
             torch.testing.assert_close(latent, alone)
@@ -601,16 +613,9 @@ def in_threads(draw: Callable[[UniEmoPipeline], torch.Tensor], pipes: list[UniEm
         return list(pool.map(work, pipes))
 
 
-@pytest.mark.xfail(raises=(AssertionError, RuntimeError), reason="a fast tokenizer keeps its padding between calls")
-def test_threads_do_not_pad_each_others_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tokenizer is first set to a padding and then used; the stock `encode_prompt` sets two in turn."""
-    pipes = sharing_pipelines(tiny.fusion(), tiny.fusion())
-    set_padding = type(pipes[0].tokenizer).set_truncation_and_padding
-
-    def set_padding_and_wait(*args: Any, **kwargs: Any) -> None:
-        set_padding(*args, **kwargs)
-        time.sleep(0.001)
-
-    monkeypatch.setattr(type(pipes[0].tokenizer), "set_truncation_and_padding", set_padding_and_wait)
-    for embeds in in_threads(CALLS["a bare encode_prompt"], pipes, times=20):
-        assert {each.shape[1] for each in embeds} == {77}
+@pytest.mark.xfail(reason="outside a plan a token means the mean of the pipeline that was loaded last")
+@pytest.mark.parametrize("call", ["a token in the negative prompt", "a bare encode_prompt"])
+def test_an_adapter_loaded_on_another_pipeline_leaves_this_ones_means(call: str) -> None:
+    expected = CALLS[call](sharing_pipelines(tiny.fusion())[0])
+    first, _ = sharing_pipelines(tiny.fusion(), other_fusion())
+    torch.testing.assert_close(CALLS[call](first), expected)
