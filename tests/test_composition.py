@@ -370,9 +370,9 @@ class Case:
     """
 
     apply: Callable[[StableDiffusionPipeline], Draw]
-    thing: float | None = 0.9
-    emotion: float | None = 0.9
-    ratio: float = 1.3
+    thing: float | None = 0.85
+    emotion: float | None = 0.85
+    ratio: float = 1.4
     close: float = 1e-4
     token: str = "<awe> nearly cat"
     beside: str = "nothing"
