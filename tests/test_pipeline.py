@@ -424,20 +424,3 @@ def test_from_pipe_shares_and_keeps_types(pipe):
     assert np.array_equal(images, draw(other, emotion="awe")), "the other pipeline still has its adapter"
     other.unload_uniemo()
     assert "<awe>" not in other.tokenizer.get_vocab()
-
-
-def test_unloading_textual_inversions_keeps_the_emotions(pipe):
-    images = draw(pipe, "a <awe> cat")
-    pipe.load_textual_inversion({"<toy>": torch.randn(tiny.TEXT_WIDTH)})
-    assert np.array_equal(images, draw(pipe, "a <awe> cat"))
-    pipe.unload_textual_inversion()
-    assert np.array_equal(images, draw(pipe, "a <awe> cat"))
-
-
-def test_compel_weighs_an_emotion_token(pipe):
-    compel = pytest.importorskip("compel")
-    encode = compel.CompelForSD(pipe)
-    plain, heavy = encode("a <awe> cat").embeds, encode("a <awe>1.5 cat").embeds
-    bare, _ = pipe.encode_prompt("a <awe> cat", "cpu", 1, False)
-    torch.testing.assert_close(plain, bare)
-    assert not torch.allclose(plain, heavy)
