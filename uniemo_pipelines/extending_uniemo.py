@@ -78,8 +78,8 @@ def _with_fusion(stock: Callable[..., None]) -> Callable[..., None]:
     def initialise(
         self: Any, *args: Any, fusion: UniEmoFusionModel = None, understanding: str | None = None, **kwargs: Any
     ) -> None:
-        stock(self, *args, **kwargs)
         self._uniemo = UniEmoState()
+        stock(self, *args, **kwargs)
         self.register_modules(fusion=fusion)
         self.register_to_config(understanding=understanding)
         if fusion is not None and self._text_encoders:

@@ -228,7 +228,7 @@ class UniEmoLoaderMixin:
         self._require_uniemo()
         for tokens in self._pseudo_tokens:
             tokens.release(self)
-        self._uniemo, self._pseudo_tokens = UniEmoState(), ()
+        self._uniemo, self._pseudo_tokens = UniEmoState(), ()  # first, for the next line asks
         self.register_modules(fusion=None)
         self.register_to_config(understanding=None)
 
@@ -379,6 +379,12 @@ class UniEmoLoaderMixin:
             logger.warning("save_pretrained writes one adapter of several; save_uniemo writes any by its name.")
         with self._hidden_tokens():
             return super().save_pretrained(save_directory, *args, **kwargs)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """As diffusers' own; taking the fusion model off by hand, as any optional component, unloads everything."""
+        super().__setattr__(name, value)
+        if name == "fusion" and value is None and self._uniemo.adapters:
+            self.unload_uniemo()
 
     def unload_textual_inversion(self, *args: Any, **kwargs: Any) -> None:
         """As diffusers' own; our tokens, which it drops along with its own, are put back."""

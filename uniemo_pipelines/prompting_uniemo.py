@@ -166,6 +166,7 @@ class PseudoTokens:
         self._add_tokens()
         self._swap_handle = text_encoder.register_forward_pre_hook(self._swap_ids, with_kwargs=True)
         self._hook_embedding()
+        _forget_graphs(text_encoder)
 
     @classmethod
     def shared(cls, tokenizer: PreTrainedTokenizerBase, text_encoder: PreTrainedModel) -> "PseudoTokens":
@@ -346,6 +347,12 @@ class PseudoTokens:
                 row = row.to(output) if row.ndim == 1 else row.to(output).unsqueeze(1)
                 output = torch.where(mask.view(output.shape[:-1]).to(output.device).unsqueeze(-1), row, output)
         return output if masks else None
+
+
+def _forget_graphs(module: nn.Module) -> None:
+    """A graph compiled before our hooks came would go on without them, and PyTorch does not look for new ones."""
+    if any(part._compiled_call_impl is not None for part in module.modules()) or hasattr(module, "_orig_mod"):
+        torch.compiler.reset()
 
 
 def _added(backend: Tokenizer) -> dict[int, Any]:
