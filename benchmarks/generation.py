@@ -2,11 +2,13 @@
 
     python -m benchmarks.generation
     python -m benchmarks.generation --model sd-1.5 --resolution 256 --repeats 1
-    python -m benchmarks.generation --model sd-1.5 --resolution 512 --device cuda --dtype float16
+    python -m benchmarks.generation --model sd-1.5 --device cuda --dtype float16
 
 The embedded model, or random weights at Stable Diffusion 1.5's size. Both pipelines share the components, calls are
-interleaved. Own time is measured inside the call, for the difference of two calls is noise: it is all that the call
-does outside the stock call within it, the stock encodings within ours aside, and the pseudo-tokens' hooks in these.
+interleaved, ratios are of minima, for whatever else the machine does only adds time.
+
+Own time is measured inside the call, since a difference of two calls is noise: what the call does outside the stock
+call within it, what our encoding of the prompts does outside the stock ones within that, and the tokens' hooks.
 """
 
 import argparse
@@ -17,7 +19,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any
 
@@ -25,7 +27,7 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel, UniPCMultistepScheduler
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-import uniemo_pipelines  # imports its parts at first use: the stock process has none of them
+import uniemo_pipelines  # which imports its parts at first use, so that the stock process has none of them
 from uniemo_pipelines import embedded
 
 HOOKS = ("_swap_ids", "_write_rows")  # of PseudoTokens; all else that is watched is public
@@ -39,8 +41,6 @@ CASES: list[dict[str, Any]] = [
     {"emotion": "awe", "negative_emotion": "fear"},
 ]
 
-Watched = dict[str, list[float]]
-
 
 def embedded_components(device: str, dtype: torch.dtype) -> dict[str, Any]:
     """The embedded model's."""
@@ -48,11 +48,11 @@ def embedded_components(device: str, dtype: torch.dtype) -> dict[str, Any]:
 
 
 def random_components(device: str, dtype: torch.dtype) -> dict[str, Any]:
-    """Stable Diffusion 1.5's with random weights; the embedded model's tokenizer, for there is no other at hand."""
+    """Stable Diffusion 1.5's with random weights, and the embedded model's tokenizer, which is at hand."""
     text = CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_attention_heads=12, projection_dim=768)
     blocks = {"block_out_channels": (128, 256, 512, 512), "layers_per_block": 2}
     blocks |= {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
-    torch.set_default_dtype(dtype)  # made in their type, for a cast would hold two of them at once
+    torch.set_default_dtype(dtype)  # made in their type: a cast would hold two of them at once
     with torch.device(device):
         models = {
             "vae": AutoencoderKL(sample_size=512, **blocks).eval(),
@@ -62,56 +62,72 @@ def random_components(device: str, dtype: torch.dtype) -> dict[str, Any]:
     torch.set_default_dtype(torch.float32)
     tokenizer = CLIPTokenizer.from_pretrained(embedded.STABLE_DIFFUSION / "tokenizer", model_max_length=77)
     unused = {"safety_checker": None, "feature_extractor": None, "image_encoder": None}
-    return models | unused | {"tokenizer": tokenizer, "scheduler": UniPCMultistepScheduler()}
+    return models | unused | {"tokenizer": tokenizer, "scheduler": UniPCMultistepScheduler(steps_offset=1)}
 
 
-COMPONENTS = {"embedded": embedded_components, "sd-1.5": random_components}
+def load_random_adapter(pipe: Any) -> None:
+    """One of EmoSet's 254 scenes and 409 objects, with a bank of 64."""
+    fusion = uniemo_pipelines.UniEmoFusionModel(scenes=["scene"] * 254, objects=["object"] * 409, bank_size=64)
+    pipe.load_uniemo(fusion.state_dict(), config=dict(fusion.config))
 
 
-def stock(components: dict[str, Any]) -> StableDiffusionPipeline:
-    """The stock pipeline on these components."""
+COMPONENTS: dict[str, Callable[[str, torch.dtype], dict[str, Any]]] = {
+    "embedded": embedded_components,
+    "sd-1.5": random_components,
+}
+LOAD_ADAPTER: dict[str, Callable[[Any], None]] = {
+    "embedded": lambda pipe: pipe.load_uniemo(embedded.ADAPTER),
+    "sd-1.5": load_random_adapter,
+}
+
+
+def stock(components: Mapping[str, Any], model: str) -> StableDiffusionPipeline:
+    """The stock pipeline on these components, whichever model's."""
     pipe = StableDiffusionPipeline(**components, requires_safety_checker=False)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
 
-def uniemo(components: dict[str, Any]) -> StableDiffusionPipeline:
-    """Ours, with the embedded adapter or a random one of EmoSet's vocabularies (254 scenes, 409 objects)."""
+def uniemo(components: Mapping[str, Any], model: str) -> StableDiffusionPipeline:
+    """Ours on them, with the model's adapter."""
     pipe = uniemo_pipelines.UniEmoPipeline(**components, requires_safety_checker=False)
     pipe.set_progress_bar_config(disable=True)
-    if pipe.text_encoder.config.hidden_size == 768:
-        fusion = uniemo_pipelines.UniEmoFusionModel(scenes=["scene"] * 254, objects=["object"] * 409)
-        pipe.load_uniemo(fusion.state_dict(), config=dict(fusion.config))
-    else:
-        pipe.load_uniemo(embedded.ADAPTER)
+    LOAD_ADAPTER[model](pipe)
     return pipe
 
 
-def generate(pipe: StableDiffusionPipeline, arguments: argparse.Namespace, steps: int, **case: Any) -> None:
+def generate(pipe: Any, arguments: argparse.Namespace, steps: int, case: Mapping[str, Any]) -> None:
     """One call."""
     side, generator = arguments.resolution, torch.Generator().manual_seed(1)
     pipe(**case, num_inference_steps=steps, height=side, width=side, generator=generator)
 
 
+# -- memory
+
+
 def peak(name: str, arguments: argparse.Namespace) -> float:
     """MB of this process at its largest, or of the accelerator's memory, after one call of one pipeline."""
     make, case = {"stock": (stock, STOCK), "UniEmo": (uniemo, CASES[0])}[name]
-    pipe = make(COMPONENTS[arguments.model](arguments.device, getattr(torch, arguments.dtype)))
-    generate(pipe, arguments, 2, **case)  # more steps take no more memory
+    components = COMPONENTS[arguments.model](arguments.device, getattr(torch, arguments.dtype))
+    generate(make(components, arguments.model), arguments, 2, case)  # more steps take no more memory
     if arguments.device == "cpu":
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return torch.get_device_module(arguments.device).max_memory_allocated() / 2**20
 
 
 def peak_of_process(name: str, arguments: argparse.Namespace) -> float:
-    """`peak` in a process of its own. It starts from this process's own, so measure before making models here."""
-    code = f"from argparse import Namespace; from benchmarks import generation; print(generation.peak({name!r}, {arguments}))"
-    output = subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True).stdout
-    return float(output.split()[-1])
+    """`peak` in a process of its own, which starts from this one's: measure before making models here."""
+    code = (
+        f"from argparse import Namespace; from benchmarks.generation import peak; print(peak('{name}', {arguments}))"
+    )
+    return float(subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True).stdout)
+
+
+# -- time
 
 
 def now(device: str) -> float:
-    """Seconds on a clock, read when the device has nothing left to do."""
+    """Seconds, read when the device has nothing left to do."""
     torch.get_device_module(device).synchronize()
     return time.perf_counter()
 
@@ -130,87 +146,95 @@ def watch(owner: type, method: str, seconds: list[float], device: str) -> None:
     setattr(owner, method, watched)
 
 
-def watch_pipelines(device: str) -> Watched:
-    """Watches what `own_seconds` reads; hooks are bound when an adapter is loaded, so call it before that."""
-    from uniemo_pipelines.prompting_uniemo import PseudoTokens
+class Watches:
+    """The seconds that `own` adds up. Hooks are bound when an adapter is loaded, so make it before that."""
 
-    ours, theirs = uniemo_pipelines.UniEmoPipeline, StableDiffusionPipeline
-    watched: Watched = {name: [] for name in ("call", "stock call", "encoding", "stock encodings", "hooks")}
-    watch(ours, "__call__", watched["call"], device)
-    watch(theirs, "__call__", watched["stock call"], device)
-    watch(ours, "encode_prompt", watched["encoding"], device)
-    watch(theirs, "encode_prompt", watched["stock encodings"], device)
-    for hook in HOOKS:
-        watch(PseudoTokens, hook, watched["hooks"], device)
-    return watched
+    def __init__(self, device: str) -> None:
+        from uniemo_pipelines.prompting_uniemo import PseudoTokens
+
+        ours, theirs = uniemo_pipelines.UniEmoPipeline, StableDiffusionPipeline
+        watched = [(ours, "__call__"), (theirs, "__call__"), (ours, "encode_prompt"), (theirs, "encode_prompt")]
+        self.lists: list[list[float]] = [[] for _ in range(5)]
+        for (owner, method), seconds in zip(watched, self.lists, strict=False):
+            watch(owner, method, seconds, device)
+        for hook in HOOKS:
+            watch(PseudoTokens, hook, self.lists[-1], device)
+
+    def own(self) -> float:
+        """Of the last call, 0 if it was a stock one.
+
+        The last two encodings, of prompt and negative prompt, the stock call has as well, but for our hooks in them;
+        one before these, as an emotion scale other than 1 needs it, is ours.
+        """
+        call, stock_call, encoding, stock_encodings, hooks = self.lists
+        if not call:
+            return 0.0
+        return call[0] - stock_call[0] + encoding[0] - sum(stock_encodings[-2:]) + sum(hooks[-2 * len(HOOKS) :])
+
+    def clear(self) -> None:
+        """Before the next call."""
+        for seconds in self.lists:
+            seconds.clear()
 
 
-def own_seconds(watched: Watched) -> float:
-    """Of one call. The last two encodings, prompt and negative prompt, the stock call has as well, but for our hooks;
-    one before them (`emotion_scale`) is ours."""
-    around = watched["call"][0] - watched["stock call"][0]
-    encoding = watched["encoding"][0] - sum(watched["stock encodings"][-2:])
-    return around + encoding + sum(watched["hooks"][-2 * len(HOOKS) :])
-
-
-def measure(arguments: argparse.Namespace) -> tuple[list[float], list[list[float]], list[list[float]]]:
-    """Seconds of each stock call, those of each case's calls, and of their own time."""
-    watched = watch_pipelines(arguments.device)
+def measure(arguments: argparse.Namespace) -> dict[str, tuple[list[float], list[float]]]:
+    """Seconds of the calls and of our own part in them, by case, the stock call first."""
+    watches = Watches(arguments.device)
     components = COMPONENTS[arguments.model](arguments.device, getattr(torch, arguments.dtype))
-    pipes = [stock(components)] + [uniemo(components)] * len(CASES)
-    calls: list[list[float]] = [[] for _ in pipes]
-    own: list[list[float]] = [[] for _ in pipes]
+    theirs, ours = (make(components, arguments.model) for make in (stock, uniemo))
+    runs = {f"stock, {label(STOCK)}": (theirs, STOCK)} | {label(case): (ours, case) for case in CASES}
+    results: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in runs}
     for turn in range(arguments.repeats + 1):
-        for pipe, case, wall, ours in zip(pipes, [STOCK, *CASES], calls, own, strict=True):
-            for seconds in watched.values():
-                seconds.clear()
-            generate(pipe, arguments, arguments.steps if turn else 2, **case)  # the first turn warms up
-            if turn:
-                wall.append((watched["call"] or watched["stock call"])[0])
-                ours.append(own_seconds(watched) if watched["call"] else 0.0)
-    return calls[0], calls[1:], own[1:]
+        for name, (pipe, case) in runs.items():
+            watches.clear()
+            start = now(arguments.device)
+            generate(pipe, arguments, arguments.steps if turn else 2, case)
+            if turn:  # the first warms up
+                results[name][0].append(now(arguments.device) - start)
+                results[name][1].append(watches.own())
+    return results
+
+
+def label(case: Mapping[str, Any]) -> str:
+    """The call's arguments as they are written."""
+    return ", ".join(f"{name}={value!r}" for name, value in case.items())
+
+
+def report(results: Mapping[str, tuple[list[float], list[float]]]) -> None:
+    """Minimum and median of calls and of own time, ratio to the stock call, own time's share."""
+    reference = min(next(iter(results.values()))[0])
+    print(f"{'seconds, least and median':42} {'call':>16} {'ratio':>7} {'own code':>17} {'share':>8}")
+    for name, (calls, own) in results.items():
+        times = f"{min(calls):8.3f} {statistics.median(calls):7.3f} {min(calls) / reference:7.3f}"
+        print(f"{name:42} {times} {min(own):9.4f} {statistics.median(own):7.4f} {min(own) / min(calls):8.3%}")
 
 
 def understanding_models() -> int:
     """How many there are in this process."""
     kind = uniemo_pipelines.UniEmoUnderstandingModel
-    return sum(issubclass(type(found), kind) for found in gc.get_objects())
-
-
-def report(reference: list[float], calls: list[list[float]], own: list[list[float]]) -> None:
-    """A row a case: least and median of the call, ratio of its least to the stock one's, own time and its share."""
-    print(f"{'':46} {'least':>9} {'median':>9} {'ratio':>7} {'own':>9} {'share':>8}")
-    print(f"{f'stock, {STOCK}':46} {min(reference):7.3f} s {statistics.median(reference):7.3f} s {1:6.3f}x")
-    for case, wall, ours in zip(CASES, calls, own, strict=True):
-        share = statistics.median(part / whole for part, whole in zip(ours, wall, strict=True))
-        name = ", ".join(f"{key}={value!r}" for key, value in case.items())
-        print(
-            f"{name:46} {min(wall):7.3f} s {statistics.median(wall):7.3f} s {min(wall) / min(reference):6.3f}x "
-            f"{1000 * statistics.median(ours):6.1f} ms {share:8.3%}"
-        )
+    return sum(issubclass(type(thing), kind) for thing in gc.get_objects())
 
 
 def main() -> None:
     """Memory, then time."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", choices=COMPONENTS, default="embedded")
-    parser.add_argument("--resolution", type=int, default=None, help="128 (embedded) or 512 unless given")
+    parser.add_argument("--resolution", type=int, help="128 for the embedded model, else 512")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--repeats", type=int, default=10, help="calls of each, interleaved")
     arguments = parser.parse_args()
     arguments.resolution = arguments.resolution or {"embedded": 128, "sd-1.5": 512}[arguments.model]
-    print(f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {vars(arguments)}")
+    print(f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}; {arguments}")
     turns = range(min(3, arguments.repeats))
-    peaks = [(peak_of_process("stock", arguments), peak_of_process("UniEmo", arguments)) for _ in turns]
-    without, with_ours = (min(values) for values in zip(*peaks, strict=True))
-    print(f"least peak of a process: stock {without:.0f} MB, UniEmo {with_ours:.0f} MB, {with_ours / without:.3f}x")
-    report(*measure(arguments))
-    loaded = understanding_models()
-    print(f"understanding models in memory: {loaded}")
-    if loaded:
-        raise SystemExit("the understanding model was loaded, with no image to be understood")
+    peaks = {name: min(peak_of_process(name, arguments) for _ in turns) for name in ("stock", "UniEmo")}
+    for name, megabytes in peaks.items():
+        print(f"{name:42} {megabytes:7.0f} MB at its peak {megabytes / peaks['stock']:6.3f}x", flush=True)
+    report(measure(arguments))
+    if count := understanding_models():
+        raise SystemExit(f"expected no understanding model, for no image is to be understood; found {count}")
+    print("the understanding model was not loaded")
 
 
 if __name__ == "__main__":
