@@ -66,7 +66,7 @@ def with_emotions(pipeline: Pipeline) -> Pipeline:
     (folder or repository of the understanding model), and its call the fields of `EmotionSettings`, both by name.
     """
     pipeline.__init__ = _with_fusion(pipeline.__init__)
-    pipeline.__call__ = _with_arguments(pipeline.__call__)
+    pipeline.__call__ = _with_arguments(pipeline)
     pipeline._optional_components = [*pipeline._optional_components, "fusion"]
     # `fusion.sample` goes past `forward`, which is all that accelerate's offload wraps.
     pipeline._exclude_from_cpu_offload = [*pipeline._exclude_from_cpu_offload, "fusion"]
@@ -94,7 +94,8 @@ def _with_fusion(stock: Callable[..., None]) -> Callable[..., None]:
     return initialise
 
 
-def _with_arguments(stock: Callable[..., Any]) -> Callable[..., Any]:
+def _with_arguments(pipeline: type[DiffusionPipeline]) -> Callable[..., Any]:
+    stock = pipeline.__call__
     signature = inspect.signature(stock)
 
     @functools.wraps(stock)
@@ -106,7 +107,7 @@ def _with_arguments(stock: Callable[..., Any]) -> Callable[..., Any]:
         return_dict = call.arguments.get("return_dict", True)
         call.arguments |= {"return_dict": False} if plan is None else {"return_dict": False, **plan.bare_texts}
         with self._planned(plan):
-            results = stock(*call.args, **call.kwargs)
+            results = super(pipeline, self).__call__(*call.args[1:], **call.kwargs)
         if not return_dict:
             return results
         if plan is None or not plan.conditions:

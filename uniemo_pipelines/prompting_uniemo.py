@@ -9,7 +9,7 @@ import math
 import re
 import threading
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -317,18 +317,20 @@ class PseudoTokens:
         input_ids = args[0] if args else kwargs.get("input_ids")
         if input_ids is None:
             return None
-        masks = {token: input_ids == index for token, index in self.ids.items()}
+        ids = self.ids
         if not torch.compiler.is_compiling():
             # Reading values would break a compiled graph, where masks that are all false simply change nothing.
-            masks = {token: mask for token, mask in masks.items() if mask.any()}
-            self._check_rows(masks, batch_size=input_ids.view(-1, input_ids.shape[-1]).shape[0])
+            found = set(input_ids.unique().tolist())
+            ids = {token: index for token, index in ids.items() if index in found}
+            self._check_rows(ids, batch_size=input_ids.view(-1, input_ids.shape[-1]).shape[0])
+        masks = {token: input_ids == index for token, index in ids.items()}
         self._per_thread.encoding.masks = masks
         for mask in masks.values():
             input_ids = input_ids.masked_fill(mask, self._harmless_id)
         return ((input_ids, *args[1:]), kwargs) if args else (args, {**kwargs, "input_ids": input_ids})
 
-    def _check_rows(self, masks: Mapping[str, torch.Tensor], batch_size: int) -> None:
-        for token in masks:
+    def _check_rows(self, tokens: Iterable[str], batch_size: int) -> None:
+        for token in tokens:
             row = self._row(token)
             if row is None:
                 raise ValueError(f"Expected a condition for {token}, found none; name an emotion to fill it.")
