@@ -574,13 +574,14 @@ PADDING = pytest.mark.xfail(reason="nothing keeps threads from padding each othe
 @pytest.fixture
 def slow_padding(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fast tokenizer is first set to a padding and then used, and the stock `encode_prompt` sets two in turn: a
-    pause between makes sure that threads meet there, as they otherwise do now and then."""
+    pause between, another for each thread, makes sure that threads meet there, as they otherwise do now and then."""
     tokenizer = type(tiny.tokenizer())
     set_padding = tokenizer.set_truncation_and_padding
+    pauses: dict[int, float] = {}
 
     def set_padding_and_wait(*args: Any, **kwargs: Any) -> None:
         set_padding(*args, **kwargs)
-        time.sleep(0.001)
+        time.sleep(pauses.setdefault(threading.get_ident(), 0.001 + 0.01 * len(pauses)))
 
     monkeypatch.setattr(tokenizer, "set_truncation_and_padding", set_padding_and_wait)
 
