@@ -432,7 +432,7 @@ CASES = {
     "group offload": unchanged(group_offload, late=True),
     "float8 storage": Case(layerwise_casting),
     "int8 weights": Case(int8_weights, late=True, marks=needs("torchao")),
-    "compiled": unchanged(compiled, late=True),
+    "compiled": unchanged(compiled),
     "text encoder compiled in place": unchanged(compiled_in_place, late=True),
     "bfloat16": unchanged(partial(cast, dtype=torch.bfloat16), token="<awe>", close=0.5, late=True),
     "float16": unchanged(partial(cast, dtype=torch.float16), token="<awe>", close=0.05, late=True),
@@ -472,7 +472,7 @@ def drawn_without(name: str) -> dict[str, torch.Tensor]:
 
 
 @cache
-def drawn_with(name: str, last: bool = False) -> dict[str, torch.Tensor]:
+def drawn_with(name: str, last: bool) -> dict[str, torch.Tensor]:
     """What ours draws: of the word, and of the token as the emotion, as the word, and as something between."""
     word = (
         tiny.text_encoder().get_input_embeddings().weight.detach()[tiny.tokenizer().convert_tokens_to_ids("cat</w>")]
@@ -517,7 +517,7 @@ def test_a_token_composes_as_a_word_does(name: str, last: bool) -> None:
 @EACH_CASE
 def test_both_effects_are_there(name: str) -> None:
     case = CASES[name]
-    without, found = drawn_with(case.beside), drawn_with(name)
+    without, found = drawn_with(case.beside, False), drawn_with(name, False)
     if case.thing is None:
         torch.testing.assert_close(found["cat"], without["cat"], atol=case.close, rtol=0)
     else:
