@@ -530,6 +530,8 @@ def _quiet() -> None:
     """Keeps the libraries' notices off the user's screen; errors still come through."""
     warnings.simplefilter("ignore")
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
+    for library in ("torchao", "torch.utils._pytree"):  # diffusers and transformers import torchao where it is
+        logging.getLogger(library).setLevel(logging.ERROR)
     for library in ("TRANSFORMERS", "DIFFUSERS"):
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
     from diffusers.utils import logging as diffusers_logging

@@ -123,6 +123,10 @@ class _PerThread(threading.local):
         return _PerThread, ()
 
 
+class _HookedEmbedding(nn.Embedding):
+    """An embedding with our hook: compiled code does not look for new hooks, but it does look at a module's class."""
+
+
 class PseudoTokens:
     """The nine tokens on one tokenizer and text encoder, their input embeddings given per sample.
 
@@ -166,7 +170,6 @@ class PseudoTokens:
         self._add_tokens()
         self._swap_handle = text_encoder.register_forward_pre_hook(self._swap_ids, with_kwargs=True)
         self._hook_embedding()
-        _forget_graphs(text_encoder)
 
     @classmethod
     def shared(cls, tokenizer: PreTrainedTokenizerBase, text_encoder: PreTrainedModel) -> "PseudoTokens":
@@ -231,13 +234,13 @@ class PseudoTokens:
         """Mend what others changed: tokens dropped or renumbered, an embedding module replaced."""
         self._add_tokens()
         if self.text_encoder.get_input_embeddings() is not self._embedding:
-            self._embedding_handle.remove()
+            self._unhook_embedding()
             self._hook_embedding()
 
     def remove(self) -> None:
         """Take the hooks off and give the tokenizer back as it was, but for tokens that others added since."""
         self._swap_handle.remove()
-        self._embedding_handle.remove()
+        self._unhook_embedding()
         if getattr(self.text_encoder, "_uniemo_pseudo_tokens", None) is self:
             del self.text_encoder._uniemo_pseudo_tokens
         backend = self.tokenizer.backend_tokenizer
@@ -310,6 +313,13 @@ class PseudoTokens:
     def _hook_embedding(self) -> None:
         self._embedding = self.text_encoder.get_input_embeddings()
         self._embedding_handle = self._embedding.register_forward_hook(self._write_rows)
+        if type(self._embedding) is nn.Embedding:
+            self._embedding.__class__ = _HookedEmbedding
+
+    def _unhook_embedding(self) -> None:
+        self._embedding_handle.remove()
+        if type(self._embedding) is _HookedEmbedding:
+            self._embedding.__class__ = nn.Embedding
 
     def _swap_ids(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -349,12 +359,6 @@ class PseudoTokens:
                 row = row.to(output) if row.ndim == 1 else row.to(output).unsqueeze(1)
                 output = torch.where(mask.view(output.shape[:-1]).to(output.device).unsqueeze(-1), row, output)
         return output if masks else None
-
-
-def _forget_graphs(module: nn.Module) -> None:
-    """A graph compiled before our hooks came would go on without them, and PyTorch does not look for new ones."""
-    if any(part._compiled_call_impl is not None for part in module.modules()) or hasattr(module, "_orig_mod"):
-        torch.compiler.reset()
 
 
 def _added(backend: Tokenizer) -> dict[int, Any]:
