@@ -103,11 +103,13 @@ def misspelt_tokens(prompt: str) -> dict[str, str]:
 
 
 class _Encoding:
-    """What one thread is encoding: the rows that it asked for, and the masks on their way between our two hooks."""
+    """What one thread is encoding: the rows that it asked for, the masks on their way between our two hooks, and where
+    any of the tokens stood in the last text."""
 
     def __init__(self) -> None:
         self.rows: dict[str, torch.Tensor] = {}
         self.masks: dict[str, torch.Tensor] = {}
+        self.places: torch.Tensor | None = None
 
 
 class _PerThread(threading.local):
@@ -230,6 +232,11 @@ class PseudoTokens:
         """The tokens whose rows a surrounding `conditions` context gives in this thread."""
         return frozenset(self._per_thread.encoding.rows)
 
+    @property
+    def places(self) -> torch.Tensor:
+        """(B, tokens) bool: where any of our tokens stood in what this thread encoded last."""
+        return self._per_thread.encoding.places
+
     def refresh(self) -> None:
         """Mend what others changed: tokens dropped or renumbered, an embedding module replaced."""
         self._add_tokens()
@@ -335,6 +342,7 @@ class PseudoTokens:
             self._check_rows(ids, batch_size=input_ids.view(-1, input_ids.shape[-1]).shape[0])
         masks = {token: input_ids == index for token, index in ids.items()}
         self._per_thread.encoding.masks = masks
+        self._per_thread.encoding.places = sum(masks.values(), torch.zeros_like(input_ids, dtype=torch.bool))
         for mask in masks.values():
             input_ids = input_ids.masked_fill(mask, self._harmless_id)
         return ((input_ids, *args[1:]), kwargs) if args else (args, {**kwargs, "input_ids": input_ids})
