@@ -1,6 +1,8 @@
 """What diffusers promises of every pipeline: the points where an extra component and nine tokens could break it."""
 
+import ast
 import inspect
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,11 @@ from diffusers import (
     DiffusionPipeline,
     StableDiffusionImg2ImgPipeline,
     StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
 )
+from diffusers.utils.source_code_parsing_utils import ReturnNameVisitor
 
-from uniemo_pipelines import UniEmoPipeline
+from uniemo_pipelines import UniEmoPipeline, UniEmoXLPipeline
 
 PROMPT = "a <awe> cat"
 
@@ -44,6 +48,20 @@ def test_the_call_takes_the_stock_arguments_by_name_with_their_defaults() -> Non
     assert {name: parameter.default for name, parameter in stock.items()} == {
         name: ours[name].default for name in stock
     }
+
+
+@pytest.mark.parametrize(
+    ("ours", "stock"), [(UniEmoPipeline, StableDiffusionPipeline), (UniEmoXLPipeline, StableDiffusionXLPipeline)]
+)
+def test_encode_prompt_names_what_it_returns(ours: type[DiffusionPipeline], stock: type[DiffusionPipeline]) -> None:
+    """diffusers reads the names from the source, every `return` in it, to know which argument of a call each is."""
+
+    def names(kind: type[DiffusionPipeline]) -> list[str]:
+        visitor = ReturnNameVisitor()
+        visitor.visit(ast.parse(textwrap.dedent(inspect.getsource(kind.encode_prompt))))
+        return visitor.return_names
+
+    assert names(ours) == names(stock)
 
 
 def test_the_components_make_the_pipeline_again(pipe: UniEmoPipeline) -> None:

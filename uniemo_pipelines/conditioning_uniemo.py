@@ -159,13 +159,20 @@ class UniEmoConditioningMixin:
 
     def _encode_planned(
         self,
-        encode: Encode,
+        stock: Callable[..., Any],
+        device: torch.device | None,
         images_per_prompt: int,
         guidance: bool,
+        lora_scale: float | None,
         clip_skip: int | None,
         negatives: Sequence[torch.Tensor | None],
     ) -> Iterator[torch.Tensor | None]:
-        """Positive and negative embeddings in turn, as `encode_prompt` returns them."""
+        """Positive and negative embeddings in turn, as the stock `encode_prompt` returns them."""
+
+        def encode(texts: Texts, repeats: int, skip: int | None) -> tuple[torch.Tensor, ...]:
+            options = {"device": device, "lora_scale": lora_scale, "clip_skip": skip}
+            return stock(**texts, num_images_per_prompt=repeats, do_classifier_free_guidance=False, **options)[::2]
+
         positives = self._encode_positive(encode, images_per_prompt, clip_skip)
         if guidance:
             negatives = self._encode_negative(encode, images_per_prompt, positives, negatives)
@@ -248,18 +255,19 @@ class UniEmoPromptMixin(UniEmoConditioningMixin):
         Raises:
             ValueError: a `<emotion>` slot that nothing fills.
         """
-        stock = super().encode_prompt
-
-        def encode(texts: Texts, repeats: int, skip: int | None) -> tuple[torch.Tensor, ...]:
-            return stock(texts["prompt"], device, repeats, False, lora_scale=lora_scale, clip_skip=skip)[:1]
-
         with self._encoding(clip_skip):
             if self._emotion_plan is not None:
                 prompt_embeds, negative_prompt_embeds = self._encode_planned(
-                    encode, num_images_per_prompt, do_classifier_free_guidance, clip_skip, [negative_prompt_embeds]
+                    super().encode_prompt,
+                    device,
+                    num_images_per_prompt,
+                    do_classifier_free_guidance,
+                    lora_scale,
+                    clip_skip,
+                    [negative_prompt_embeds],
                 )
             else:
-                prompt_embeds, negative_prompt_embeds = stock(
+                prompt_embeds, negative_prompt_embeds = super().encode_prompt(
                     self._shown(prompt),
                     device,
                     num_images_per_prompt,

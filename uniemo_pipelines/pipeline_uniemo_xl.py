@@ -10,7 +10,6 @@ from diffusers.pipelines.stable_diffusion_xl import StableDiffusionXLPipelineOut
 from .conditioning_uniemo import UniEmoConditioningMixin
 from .extending_uniemo import with_emotions
 from .loaders_uniemo import UniEmoLoaderMixin
-from .planning_uniemo import Texts
 
 
 @dataclass
@@ -48,26 +47,19 @@ class UniEmoXLPipeline(UniEmoConditioningMixin, UniEmoLoaderMixin, StableDiffusi
         clip_skip: int | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor, torch.Tensor | None]:
         """As the stock pipeline's, with emotion tokens; see `UniEmoPipeline.encode_prompt`."""
-        stock = super().encode_prompt
-
-        def encode(texts: Texts, repeats: int, skip: int | None) -> tuple[torch.Tensor, ...]:
-            return stock(
-                **texts,
-                device=device,
-                num_images_per_prompt=repeats,
-                do_classifier_free_guidance=False,
-                lora_scale=lora_scale,
-                clip_skip=skip,
-            )[::2]
-
         with self._encoding(None):  # nothing to repair about clip_skip here
             if self._emotion_plan is not None:
-                given = [negative_prompt_embeds, negative_pooled_prompt_embeds]
                 embeds = self._encode_planned(
-                    encode, num_images_per_prompt, do_classifier_free_guidance, clip_skip, given
+                    super().encode_prompt,
+                    device,
+                    num_images_per_prompt,
+                    do_classifier_free_guidance,
+                    lora_scale,
+                    clip_skip,
+                    [negative_prompt_embeds, negative_pooled_prompt_embeds],
                 )
             else:
-                embeds = stock(
+                embeds = super().encode_prompt(
                     prompt=self._shown(prompt),
                     prompt_2=self._shown(prompt_2),
                     device=device,
