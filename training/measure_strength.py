@@ -172,14 +172,17 @@ def _cell(point: Mean, with_interval: bool) -> str:
 def plot(arguments: StrengthArguments, by_prompt: dict[str, dict[str, Curve]], by_pair: dict) -> Figure:
     """A panel of eight curves and their mean for each prompt, and a panel of two curves for each pair."""
     figure = Figure(figsize=(3.6 * max(len(by_prompt), len(by_pair)), 6.4), layout="constrained")
-    above, below = figure.subfigures(2, 1)
-    for axis, (prompt, curves) in zip(np.atleast_1d(above.subplots(1, len(by_prompt))), by_prompt.items(), strict=True):
+    above, below = (
+        np.atleast_1d(part.subplots(1, len(panels)))
+        for part, panels in zip(figure.subfigures(2, 1), (by_prompt, by_pair), strict=True)
+    )
+    for axis, (prompt, curves) in zip(above, by_prompt.items(), strict=True):
         for name, found in curves.items():
             bold = {"color": "black", "linewidth": 2.5} if name == "mean" else {"linewidth": 1}
             _line(axis, arguments.scales, found, label=name, **bold)
         axis.set(xlabel="emotion_scale", ylabel="P(target)", title=prompt, ylim=(0, 1))
     axis.legend(fontsize=6, loc="lower right")
-    for axis, (pair, curves) in zip(np.atleast_1d(below.subplots(1, len(by_pair))), by_pair.items(), strict=True):
+    for axis, (pair, curves) in zip(below, by_pair.items(), strict=True):
         for name, found in curves.items():
             _line(axis, arguments.weights, found, label=name)
         axis.set(xlabel=f"weight of {pair.split('+')[1]}", ylabel="P(emotion)", ylim=(0, 1))
