@@ -257,7 +257,9 @@ def export(
     adapter: Annotated[
         str | None, typer.Option(help="UniEmo adapter file, folder or Hub repository instead of the embedded one.")
     ] = None,
-    vectors: Annotated[int, typer.Option(min=1, help="Of each emotion: its mean, and K - 1 of its variety.")] = 1,
+    vectors: Annotated[
+        int, typer.Option(min=1, metavar="K", help="Of each emotion: its mean, and K - 1 of its variety.")
+    ] = 1,
 ) -> None:
     """Export the eight emotions as textual inversions, for programs that know nothing of UniEmo.
 
