@@ -14,8 +14,8 @@ from transformers import CLIPImageProcessorPil, CLIPVisionModel
 from typer.testing import CliRunner
 
 from uniemo_pipelines import EMOTIONS, __version__, drawing, embedded
+from uniemo_pipelines.adapters_uniemo import write_adapter
 from uniemo_pipelines.cli import app
-from uniemo_pipelines.loaders_uniemo import write_adapter
 
 SIDE = 32
 

@@ -17,9 +17,9 @@ from transformers import AutoImageProcessor, CLIPTextConfig, CLIPTextModelWithPr
 from typer.testing import CliRunner
 
 from uniemo_pipelines import EMOTIONS, UniEmoPipeline, UniEmoUnderstandingModel
+from uniemo_pipelines.adapters_uniemo import read_adapter
 from uniemo_pipelines.cli import app
 from uniemo_pipelines.conversion import UNUSED, convert_checkpoint
-from uniemo_pipelines.loaders_uniemo import read_adapter
 
 MAPPERS = ("mapper.pth", "mapper_scene.pth", "mapper_object.pth")
 EVERYTHING = ("VIT_query.pth", *MAPPERS, "UniEmo_space", "dataset_balance", "info.json")

@@ -19,8 +19,8 @@ from training.evaluate import EvaluationArguments, table, truthful_caption, verd
 from training.judging import Scores
 from training.miniemoset.dataset import write_dataset
 from training.train_baseline import PlainClassifier, PlainClassifierConfig
+from uniemo_pipelines.adapters_uniemo import ADAPTER_NAME, write_adapter
 from uniemo_pipelines.fusion_uniemo import EMOTIONS
-from uniemo_pipelines.loaders_uniemo import ADAPTER_NAME, write_adapter
 
 SCORES = Scores(0.8, (0.78, 0.82), 0.79, 0.15, {"scene": 0.1, "object": 0.2, "palette": 0.15}, 0.9, [0.8] * 8, 2000)
 

@@ -11,7 +11,7 @@ from diffusers import StableDiffusionPipeline
 from training import make_mini
 from training.make_mini import assemble, component, gate
 from uniemo_pipelines import UniEmoPipeline
-from uniemo_pipelines.loaders_uniemo import ADAPTER_NAME, write_adapter
+from uniemo_pipelines.adapters_uniemo import ADAPTER_NAME, write_adapter
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPVisionModel
 
 from uniemo_pipelines import UniEmoPipeline
-from uniemo_pipelines.conditioning_uniemo import sample_generators
+from uniemo_pipelines.adapters_uniemo import ADAPTER_NAME, read_adapter, write_adapter
 from uniemo_pipelines.fusion_uniemo import EMOTIONS
-from uniemo_pipelines.loaders_uniemo import ADAPTER_NAME, read_adapter, write_adapter
+from uniemo_pipelines.planning_uniemo import sample_generators
 
 CLOSE = {"atol": 1e-4, "rtol": 0}  # images in [0, 1] at another batch size
 
@@ -237,7 +237,7 @@ def test_an_image_is_understood_and_evokes_another(stock, adapter_folder, photo,
     pipe.set_progress_bar_config(disable=True)
     pipe.load_uniemo(adapter_folder)
     draw(pipe, emotion="awe")
-    assert pipe._understanding_model is None, "generation alone must not fetch the understanding model"
+    assert pipe._uniemo.main.model is None, "generation alone must not fetch the understanding model"
     [found] = pipe.understand(photo, top_k=2, attention_maps=True)
     assert found.label == max(found.probabilities, key=found.probabilities.get)
     assert list(found.probabilities) == list(EMOTIONS) and sum(found.probabilities.values()) == pytest.approx(1)
@@ -259,10 +259,12 @@ def test_without_an_understanding_model_the_way_out_is_named(pipe, photo):
     assert output(pipe, emotion_image=photo).conditions["<emotion>"].shape == (1, tiny.TEXT_WIDTH)
 
 
-def test_an_understanding_model_of_another_kind_is_refused(pipe, photo, tmp_path):
+def test_an_understanding_model_of_another_kind_is_refused(stock, tmp_path):
     """Its missing parts would be drawn at random."""
-    CLIPVisionModel(tiny.understanding().config.vision_config).save_pretrained(tmp_path)
-    pipe.register_to_config(understanding=str(tmp_path))
+    CLIPVisionModel(tiny.understanding().config.vision_config).save_pretrained(tmp_path / "clip")
+    write_adapter(tmp_path / ADAPTER_NAME, tiny.fusion(), understanding=tmp_path / "clip")
+    pipe = UniEmoPipeline.from_pipe(stock)
+    pipe.load_uniemo(tmp_path)
     with pytest.raises(ValueError, match="'uniemo'.*found 'clip_vision_model'"):
         _ = pipe.understanding_model
 
@@ -325,8 +327,8 @@ def test_an_adapter_survives_saving_and_loading(stock, adapter_folder, tmp_path)
     pipe.load_uniemo(adapter_folder / ADAPTER_NAME, adapter_name="mine")
     assert pipe.list_uniemo() == ["mine"]
     images = draw(pipe, emotion="awe")
-    with pytest.raises(ValueError, match="found 'mine'"):
-        pipe.load_uniemo(adapter_folder)
+    with pytest.raises(ValueError, match="found 'mine', which is loaded"):
+        pipe.load_uniemo(adapter_folder, adapter_name="mine")
     saved = pipe.save_uniemo(tmp_path / "copy")
     pipe.unload_uniemo()
     pipe.load_uniemo(tmp_path / "copy")
@@ -379,12 +381,15 @@ def test_a_place_with_no_adapter_is_named(stock, tmp_path):
             pipe.load_uniemo(place)
 
 
-def test_half_precision_adapters_load_onto_the_bases_own_type(stock, adapter_folder, tmp_path):
+def test_half_precision_adapters_load_onto_the_bases_own_type(stock, adapter_folder, tmp_path, caplog):
     fusion = read_adapter(adapter_folder / ADAPTER_NAME).fusion.half()
     write_adapter(tmp_path / ADAPTER_NAME, fusion)
     assert load_file(tmp_path / ADAPTER_NAME)["fusion.mean"].dtype == torch.float16
     pipe = UniEmoPipeline.from_pipe(stock)
+    logging.enable_propagation()
     pipe.load_uniemo(tmp_path)
+    logging.disable_propagation()
+    assert caplog.text == "", "nothing to warn of"
     assert pipe.fusion.dtype == torch.float32 == pipe.encode_emotion(emotion="awe")[0].dtype
 
 
@@ -419,20 +424,3 @@ def test_from_pipe_shares_and_keeps_types(pipe):
     assert np.array_equal(images, draw(other, emotion="awe")), "the other pipeline still has its adapter"
     other.unload_uniemo()
     assert "<awe>" not in other.tokenizer.get_vocab()
-
-
-def test_unloading_textual_inversions_keeps_the_emotions(pipe):
-    images = draw(pipe, "a <awe> cat")
-    pipe.load_textual_inversion({"<toy>": torch.randn(tiny.TEXT_WIDTH)})
-    assert np.array_equal(images, draw(pipe, "a <awe> cat"))
-    pipe.unload_textual_inversion()
-    assert np.array_equal(images, draw(pipe, "a <awe> cat"))
-
-
-def test_compel_weighs_an_emotion_token(pipe):
-    compel = pytest.importorskip("compel")
-    encode = compel.CompelForSD(pipe)
-    plain, heavy = encode("a <awe> cat").embeds, encode("a <awe>1.5 cat").embeds
-    bare, _ = pipe.encode_prompt("a <awe> cat", "cpu", 1, False)
-    torch.testing.assert_close(plain, bare)
-    assert not torch.allclose(plain, heavy)

@@ -22,7 +22,7 @@ from training.engine import ParameterGroup, make_optimizer
 from training.train_baseline import PlainClassifier
 from training.train_joint import JointArguments, JointDataset, JointModel
 from training.train_understanding import FineTuningArguments, UnderstandingArguments
-from uniemo_pipelines.loaders_uniemo import ADAPTER_NAME, read_adapter
+from uniemo_pipelines.adapters_uniemo import ADAPTER_NAME, read_adapter
 from uniemo_pipelines.modeling_uniemo import UniEmoUnderstandingModel
 from uniemo_pipelines.prompting_uniemo import SLOT_TOKEN
 

@@ -5,18 +5,39 @@ import tempfile
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, ControlNetModel, DDIMScheduler, UNet2DConditionModel
 from tokenizers.pre_tokenizers import ByteLevel
-from transformers import CLIPImageProcessorPil, CLIPTextConfig, CLIPTextModel, CLIPTokenizer, CLIPVisionConfig
+from transformers import (
+    CLIPConfig,
+    CLIPImageProcessorPil,
+    CLIPModel,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    CLIPVisionConfig,
+    PreTrainedModel,
+)
 
 from uniemo_pipelines.fusion_uniemo import EMOTIONS, UniEmoFusionModel
 from uniemo_pipelines.modeling_uniemo import UniEmoConfig, UniEmoUnderstandingModel
 
 TEXT_WIDTH = 32
+SECOND_TEXT_WIDTH = 48
+POOLED_WIDTH = 16
 FEATURES = 16
 ALIGNED = 8
 SCENES = ("beach", "forest", "street")
 OBJECTS = ("balloon", "cat")
+VISION = {
+    "hidden_size": FEATURES,
+    "intermediate_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "image_size": 32,
+    "patch_size": 8,
+    "projection_dim": ALIGNED,
+}
 
 
 def tokenizer() -> CLIPTokenizer:
@@ -30,11 +51,14 @@ def tokenizer() -> CLIPTokenizer:
         return CLIPTokenizer.from_pretrained(folder, model_max_length=77)
 
 
-def text_encoder(width: int = TEXT_WIDTH, eos_token_id: int | None = None) -> CLIPTextModel:
+def text_encoder(
+    width: int = TEXT_WIDTH, eos_token_id: int | None = None, kind: type[PreTrainedModel] = CLIPTextModel
+) -> CLIPTextModel | CLIPTextModelWithProjection:
     """Width 32, two layers; with `eos_token_id=2` it pools as Stable Diffusion 1.5's configuration makes it."""
     torch.manual_seed(0)
     made = tokenizer()
     config = CLIPTextConfig(
+        projection_dim=POOLED_WIDTH,
         vocab_size=len(made),
         hidden_size=width,
         intermediate_size=width,
@@ -44,7 +68,7 @@ def text_encoder(width: int = TEXT_WIDTH, eos_token_id: int | None = None) -> CL
         eos_token_id=made.eos_token_id if eos_token_id is None else eos_token_id,
         pad_token_id=made.pad_token_id,
     )
-    encoder = CLIPTextModel(config).eval()
+    encoder = kind(config).eval()
     with torch.no_grad():
         encoder.get_input_embeddings().weight.mul_(10)  # at CLIP's initialisation words hardly matter
     return encoder
@@ -84,6 +108,49 @@ def stable_diffusion(width: int = TEXT_WIDTH) -> dict[str, object]:
     }
 
 
+def stable_diffusion_xl() -> dict[str, object]:
+    """The components of a stock StableDiffusionXLPipeline for 32 x 32 pixels, its text encoders of unequal widths."""
+    first = stable_diffusion()
+    torch.manual_seed(1)
+    unet = UNet2DConditionModel(
+        sample_size=16,
+        block_out_channels=(4, 8),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=TEXT_WIDTH + SECOND_TEXT_WIDTH,
+        attention_head_dim=4,
+        norm_num_groups=2,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=4,
+        projection_class_embeddings_input_dim=POOLED_WIDTH + 6 * 4,
+    )
+    shared = ("vae", "text_encoder", "tokenizer", "scheduler", "feature_extractor", "image_encoder")
+    return {name: first[name] for name in shared} | {
+        "text_encoder_2": text_encoder(SECOND_TEXT_WIDTH, kind=CLIPTextModelWithProjection),
+        "tokenizer_2": tokenizer(),
+        "unet": unet.eval(),
+        "add_watermarker": False,
+    }
+
+
+def controlnet() -> ControlNetModel:
+    """For `stable_diffusion()`; unlike a fresh one's, its output layers are not zero."""
+    torch.manual_seed(4)
+    model = ControlNetModel(
+        block_out_channels=(4, 8),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        cross_attention_dim=TEXT_WIDTH,
+        attention_head_dim=4,
+        conditioning_embedding_out_channels=(4, 8),
+        norm_num_groups=2,
+    )
+    for block in (*model.controlnet_down_blocks, model.controlnet_mid_block):
+        torch.nn.init.normal_(block.weight)
+    return model.eval()
+
+
 def fusion(widths: tuple[int, ...] = (TEXT_WIDTH,)) -> UniEmoFusionModel:
     """Random mappers, bases, coefficients and emotion space, the emotions well apart."""
     torch.manual_seed(2)
@@ -107,15 +174,7 @@ def fusion(widths: tuple[int, ...] = (TEXT_WIDTH,)) -> UniEmoFusionModel:
 def understanding() -> UniEmoUnderstandingModel:
     """Three layers of width 16 (the fusion's feature width) on 32 x 32 pixels, with the fusion's vocabularies."""
     torch.manual_seed(3)
-    vision = CLIPVisionConfig(
-        hidden_size=FEATURES,
-        intermediate_size=32,
-        num_hidden_layers=3,
-        num_attention_heads=2,
-        image_size=32,
-        patch_size=8,
-        projection_dim=ALIGNED,
-    )
+    vision = CLIPVisionConfig(**VISION)
     model = UniEmoUnderstandingModel(
         UniEmoConfig(
             vision_config=vision,
@@ -125,6 +184,12 @@ def understanding() -> UniEmoUnderstandingModel:
             classifier_hidden=TEXT_WIDTH,
         )
     )
+    set_vocabulary(model)
+    return model.eval()
+
+
+def set_vocabulary(model: UniEmoUnderstandingModel) -> None:
+    """The fusion's scenes and objects, with text features of their own."""
     model.set_vocabulary(
         SCENES,
         OBJECTS,
@@ -133,11 +198,24 @@ def understanding() -> UniEmoUnderstandingModel:
         torch.randn(ALIGNED),
         torch.randn(ALIGNED),
     )
-    return model.eval()
+
+
+def save_clip(folder: Path, seed: int = 5) -> Path:
+    """A stock CLIP, with its image processor beside it."""
+    torch.manual_seed(seed)
+    text = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    CLIPModel(CLIPConfig(text_config=text, vision_config=VISION, projection_dim=ALIGNED)).save_pretrained(folder)
+    processor().save_pretrained(folder)
+    return folder
+
+
+def processor() -> CLIPImageProcessorPil:
+    """For pictures of 32 x 32 pixels."""
+    return CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
 
 
 def save_understanding(folder: Path) -> Path:
     """The understanding model as it is published: with its image processor beside it."""
     understanding().save_pretrained(folder)
-    CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(folder)
+    processor().save_pretrained(folder)
     return folder

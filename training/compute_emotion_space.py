@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import CLIPImageProcessorPil
 
-from uniemo_pipelines.loaders_uniemo import ADAPTER_NAME, read_adapter, write_adapter
+from uniemo_pipelines.adapters_uniemo import ADAPTER_NAME, read_adapter, write_adapter
 from uniemo_pipelines.modeling_uniemo import UniEmoUnderstandingModel
 
 from .config import parse

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from transformers import CLIPImageProcessorPil
 
 from uniemo_pipelines import UniEmoPipeline, UniEmoUnderstandingModel, embedded
-from uniemo_pipelines.loaders_uniemo import ADAPTER_NAME
+from uniemo_pipelines.adapters_uniemo import ADAPTER_NAME
 
 from .backbones.reader import Reading, load_reader, read
 from .config import parse

@@ -19,7 +19,7 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline
 from transformers import CLIPImageProcessorPil, CLIPModel
 
 from uniemo_pipelines import UniEmoUnderstandingModel, embedded
-from uniemo_pipelines.loaders_uniemo import ADAPTER_NAME, read_adapter, write_adapter
+from uniemo_pipelines.adapters_uniemo import ADAPTER_NAME, read_adapter, write_adapter
 
 from . import choose_sampling, evaluate, train_baseline, train_joint, train_understanding
 from .backbones import gates

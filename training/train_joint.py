@@ -26,8 +26,8 @@ from torch.nn import functional
 from torch.utils.data import Dataset
 from transformers import CLIPImageProcessorPil, CLIPTokenizer
 
+from uniemo_pipelines.adapters_uniemo import ADAPTER_NAME, write_adapter
 from uniemo_pipelines.fusion_uniemo import EMOTIONS, UniEmoFusionModel
-from uniemo_pipelines.loaders_uniemo import ADAPTER_NAME, write_adapter
 from uniemo_pipelines.modeling_uniemo import UniEmoOutput, UniEmoUnderstandingModel
 from uniemo_pipelines.prompting_uniemo import SLOT_TOKEN, PseudoTokens
 

@@ -12,23 +12,37 @@ _EXPORTS = {
     "UniEmoUnderstandingModel": "modeling_uniemo",
     "UniEmoFusionModel": "fusion_uniemo",
     "UniEmoLoaderMixin": "loaders_uniemo",
-    "UniEmoPipeline": "pipeline_uniemo",
+    "UniEmoPipeline": "auto_pipelines",  # this and the others make themselves known to AutoPipeline
+    "UniEmoImg2ImgPipeline": "auto_pipelines",
+    "UniEmoInpaintPipeline": "auto_pipelines",
+    "UniEmoControlNetPipeline": "auto_pipelines",
+    "UniEmoXLPipeline": "auto_pipelines",
 }
 
 __all__ = [
     "EMOTIONS",
     "UniEmoConfig",
+    "UniEmoControlNetPipeline",
     "UniEmoFusionModel",
+    "UniEmoImg2ImgPipeline",
+    "UniEmoInpaintPipeline",
     "UniEmoLoaderMixin",
     "UniEmoPipeline",
     "UniEmoUnderstandingModel",
+    "UniEmoXLPipeline",
 ]
 
 if TYPE_CHECKING:
+    from .auto_pipelines import (
+        UniEmoControlNetPipeline,
+        UniEmoImg2ImgPipeline,
+        UniEmoInpaintPipeline,
+        UniEmoPipeline,
+        UniEmoXLPipeline,
+    )
     from .fusion_uniemo import UniEmoFusionModel
     from .loaders_uniemo import UniEmoLoaderMixin
     from .modeling_uniemo import EMOTIONS, UniEmoConfig, UniEmoUnderstandingModel
-    from .pipeline_uniemo import UniEmoPipeline
 
 
 def __getattr__(name: str) -> Any:

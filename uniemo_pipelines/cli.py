@@ -190,7 +190,7 @@ def understand(
         Path | None,
         typer.Option("--out", "-o", help="Table to write of a FOLDER, a row a picture: .parquet, .csv or .jsonl."),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures of a FOLDER that the model sees at a time.")] = 16,
+    batch_size: Annotated[int, typer.Option(min=1, help="Pictures of a FOLDER that the model sees at a time.")] = 32,
     model: Annotated[
         str | None, typer.Option(help="Understanding model: folder or Hub repository, not the embedded one.")
     ] = None,

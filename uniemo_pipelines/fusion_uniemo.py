@@ -6,8 +6,9 @@ can travel with a Hub repository as the module of a custom component.
 """
 
 import math
+import os
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -96,6 +97,21 @@ class UniEmoFusionModel(ModelMixin, ConfigMixin):
             self.register_buffer(f"{name}_coefficients", torch.zeros(size, len(EMOTIONS)))
         for name, value in _standard_space(feature_dim, bank_size, rank).items():
             self.register_buffer(name, value)
+
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike[str],
+        is_main_process: bool = True,
+        save_function: Callable | None = None,
+        safe_serialization: bool = True,
+        variant: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """As diffusers' own, but as safetensors whatever is asked for: nothing of ours is written as a pickle.
+
+        The arguments are named because a pipeline passes on those that it finds in the signature.
+        """
+        super().save_pretrained(save_directory, is_main_process, save_function, True, variant, **kwargs)
 
     # ------------------------------------------------------------------------------------------------ condition
 

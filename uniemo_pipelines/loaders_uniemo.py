@@ -1,190 +1,159 @@
-"""The adapter file, and the mixin that loads it onto a stock pipeline, as IP-Adapter's and LoRA's loaders do.
+"""The mixin that loads adapters onto a stock pipeline, as IP-Adapter's and LoRA's loaders do."""
 
-An adapter is one safetensors file. Its tensors carry the prefix "fusion."; its header's metadata says:
-
-    format_version  "1"
-    configuration   the fusion model's configuration, JSON
-    base_model      the base that it was trained on, to be read by people; empty if unknown
-    understanding   where the understanding model is: a folder relative to the file, or a repository; empty if nowhere
-"""
-
-import inspect
-import json
 import math
 import os
-import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 from diffusers import DiffusionPipeline
-from huggingface_hub import hf_hub_download
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from diffusers.utils import logging
 from transformers import (
     AutoImageProcessor,
     BaseImageProcessor,
     CLIPImageProcessorPil,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
 )
+from transformers.utils import ModelOutput
 
+from .adapters_uniemo import ADAPTER_NAME, UniEmoAdapter, build_fusion, find_adapter, read_adapter, write_adapter
 from .fusion_uniemo import EMOTIONS, UniEmoFusionModel
 from .prompting_uniemo import EMOTION_TOKENS, PseudoTokens
-from .understanding_uniemo import load_understanding
+from .understanding_uniemo import ImageInput, load_understanding, read_features
 
-ADAPTER_NAME = "uniemo_adapter.safetensors"
-FORMAT_VERSION = "1"
-_PREFIX = "fusion."
-_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
-_PICKLE_STARTS = (b"PK\x03\x04", b"\x80")  # torch.save's zip, and a bare pickle
+logger = logging.get_logger(__name__)
 
+Conditions = tuple[torch.Tensor, ...]
+"""Condition vectors, one for each text encoder."""
 
-@dataclass(frozen=True)
-class UniEmoAdapter:
-    """What an adapter file holds: the fusion model, and where its base and its understanding model are."""
-
-    fusion: UniEmoFusionModel
-    base_model: str | None = None
-    understanding: str | None = None
+# The understanding model may lie elsewhere than the adapter, whose revision or subfolder are not for it.
+_SHARED_HUB_ARGUMENTS = ("token", "cache_dir", "local_files_only", "force_download")
 
 
-def write_adapter(
-    path: str | os.PathLike[str],
-    fusion: UniEmoFusionModel,
-    base_model: str | None = None,
-    understanding: str | os.PathLike[str] | None = None,
-) -> Path:
-    """Write an adapter file; an existing one is replaced only when the new one is whole.
+def as_conditions(conditions: torch.Tensor | Iterable[torch.Tensor]) -> Conditions:
+    """What the fusion model gives, a tensor or several, as a tuple."""
+    return (conditions,) if isinstance(conditions, torch.Tensor) else tuple(conditions)
 
-    Args:
-        path: the file to write.
-        fusion: the fusion model; tensors keep their type.
-        base_model: name of the base that it was trained on.
-        understanding: the understanding model's folder, written relative to the file, or its repository.
+
+def put(fusion: UniEmoFusionModel, device: torch.device, dtype: torch.dtype) -> UniEmoFusionModel:
+    """Move and cast a fusion model; past diffusers' own `to`, which warns of every cast."""
+    return torch.nn.Module.to(fusion, device, dtype)
+
+
+class LoadedAdapter:
+    """An adapter on a pipeline, with its understanding model, which is fetched when first needed.
+
+    Attributes:
+        fusion: its fusion model.
+        base_model: name of the base that it was trained on, if known.
+        chain: its understanding chain, where it carries one.
+        understanding: folder or repository of its understanding model; None where it names none.
+        model, processor: the understanding model and its image processor once they are there; None before.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if understanding is not None and Path(understanding).is_dir():
-        understanding = Path(os.path.relpath(understanding, path.parent)).as_posix()
-    configuration = {name: value for name, value in fusion.config.items() if not name.startswith("_")}
-    metadata = {
-        "format_version": FORMAT_VERSION,
-        "configuration": json.dumps(configuration),
-        "base_model": base_model or "",
-        "understanding": str(understanding or ""),
-    }
-    tensors = {_PREFIX + name: tensor.detach().cpu().contiguous() for name, tensor in fusion.state_dict().items()}
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        save_file(tensors, partial, metadata)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return path
+
+    def __init__(self, adapter: UniEmoAdapter, **hub_arguments: Any) -> None:
+        self.fusion = adapter.fusion
+        self.base_model = adapter.base_model
+        self.chain = adapter.chain
+        self.understanding = adapter.understanding
+        self.model: PreTrainedModel | None = None
+        self.processor: BaseImageProcessor | None = None
+        self._hub = {name: hub_arguments[name] for name in _SHARED_HUB_ARGUMENTS if name in hub_arguments}
+
+    def mean_conditions(self) -> list[Conditions]:
+        """Each emotion's mean condition (D,) for each text encoder, in the order of `EMOTIONS`."""
+        weights = torch.eye(len(EMOTIONS))
+        with torch.no_grad():
+            conditions = as_conditions(self.fusion(*self.fusion.mean_features(weights), weights))
+        return list(zip(*conditions, strict=True))
+
+    def understanding_model(self, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
+        """The understanding model on a device; of this type if it has to be fetched."""
+        if self.model is None:
+            model = (
+                load_understanding(self._location(), **self._hub) if not self.chain else self.chain.model(**self._hub)
+            )
+            self.model = model.to(dtype).eval()
+        return self.model.to(device)
+
+    def understanding_processor(self) -> BaseImageProcessor:
+        """The image processor beside the understanding model, or CLIP's at its size if the model was set."""
+        if self.processor is None:
+            if self.chain is not None:
+                self.processor = self.chain.processor(**self._hub)
+            elif self.model is None or self.understanding:
+                self.processor = AutoImageProcessor.from_pretrained(self._location(), **self._hub)
+            else:
+                size = self.model.config.vision_config.image_size
+                crop = {"height": size, "width": size}
+                self.processor = CLIPImageProcessorPil(size={"shortest_edge": size}, crop_size=crop)
+        return self.processor
+
+    def read(self, images: Sequence[ImageInput], device: torch.device, dtype: torch.dtype) -> ModelOutput:
+        """The understanding model's output for images."""
+        return read_features(self.understanding_model(device, dtype), self.understanding_processor(), images)
+
+    def _location(self) -> str:
+        if not self.understanding:
+            raise ValueError(
+                "Expected an adapter that names its understanding model, found none named; "
+                "set pipe.understanding_model = UniEmoUnderstandingModel.from_pretrained(...)."
+            )
+        return self.understanding
 
 
-def read_adapter(path: str | os.PathLike[str]) -> UniEmoAdapter:
-    """Read an adapter file.
+@dataclass
+class UniEmoState:
+    """What is loaded on a pipeline.
 
-    Raises:
-        ValueError: the file is a pickle, is cut short or otherwise no safetensors file, is no UniEmo adapter or one of
-            another format version, or its tensors do not fit its configuration (all that do not are listed).
+    Attributes:
+        adapters: by name.
+        weights: of the active adapters by name, each above 0.
+        scale: the factor on every call's `emotion_scale`.
+        enabled: whether emotions act at all.
     """
-    path = Path(path)
-    with path.open("rb") as file:
-        if file.read(4).startswith(_PICKLE_STARTS):
-            raise ValueError(f"Expected a safetensors file, found a pickle: {path}; convert it with `uniemo convert`.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            state_dict = {name: file.get_tensor(name) for name in file.keys()}
-    except SafetensorError as error:
-        raise ValueError(
-            f"Expected a whole safetensors file, found one cut short or damaged: {path} ({error}); fetch it again."
-        ) from None
-    version = metadata.get("format_version")
-    if version != FORMAT_VERSION or "configuration" not in metadata:
-        found = f"format version {version}" if version else "no UniEmo adapter (its header names no format version)"
-        raise ValueError(f"Expected a UniEmo adapter of format version {FORMAT_VERSION}, found {found}: {path}.")
-    fusion = build_fusion(state_dict, json.loads(metadata["configuration"]), name=str(path))
-    understanding = metadata.get("understanding") or None
-    if understanding is not None and (path.parent / understanding).is_dir():
-        understanding = str((path.parent / understanding).resolve())
-    return UniEmoAdapter(fusion, metadata.get("base_model") or None, understanding)
+
+    adapters: dict[str, LoadedAdapter] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
+    scale: float = 1.0
+    enabled: bool = True
+
+    @property
+    def main(self) -> LoadedAdapter:
+        """The active adapter of the largest weight."""
+        return self.adapters[max(self.weights, key=self.weights.__getitem__)]
+
+    @property
+    def shares(self) -> list[tuple[LoadedAdapter, float]]:
+        """The active adapters with their shares, which sum to 1; the main one first."""
+        total = sum(self.weights.values())
+        shares = [(self.adapters[name], weight / total) for name, weight in self.weights.items()]
+        return sorted(shares, key=lambda pair: -pair[1])
+
+    def mean_conditions(self) -> list[Conditions]:
+        """As one adapter's, mixed by the shares."""
+        mixed = [(adapter.mean_conditions(), share) for adapter, share in self.shares]
+        return [
+            mix_conditions([(means[emotion], share) for means, share in mixed]) for emotion in range(len(EMOTIONS))
+        ]
 
 
-def build_fusion(
-    state_dict: Mapping[str, torch.Tensor], configuration: Mapping[str, Any], name: str = "the state dict"
-) -> UniEmoFusionModel:
-    """A fusion model from its tensors (with or without the prefix "fusion.") and its configuration.
-
-    Raises:
-        ValueError: an unknown configuration key; tensors missing, unknown or of another shape, all of them listed.
-    """
-    known = set(inspect.signature(UniEmoFusionModel.__init__).parameters) - {"self"}
-    settings = {key: value for key, value in configuration.items() if not key.startswith("_")}
-    if unknown := sorted(settings.keys() - known):
-        raise ValueError(f"Expected the configuration keys {sorted(known)}, found also {unknown} in {name}.")
-    fusion = UniEmoFusionModel(**settings)
-    expected = fusion.state_dict()
-    found = {key.removeprefix(_PREFIX): tensor for key, tensor in state_dict.items()}
-    faults = [f"missing {key}" for key in sorted(expected.keys() - found.keys())]
-    faults += [f"unknown {key}" for key in sorted(found.keys() - expected.keys())]
-    faults += [
-        f"{key} of shape {tuple(found[key].shape)} instead of {tuple(expected[key].shape)}"
-        for key in sorted(expected.keys() & found.keys())
-        if found[key].shape != expected[key].shape
-    ]
-    if faults:
-        raise ValueError(f"Expected the tensors of a UniEmo fusion model, found in {name}: {'; '.join(faults)}.")
-    fusion.load_state_dict(found, assign=True)
-    return fusion.requires_grad_(False).eval()
-
-
-def find_adapter(location: str | os.PathLike[str], weight_name: str | None = None, **hub: Any) -> Path:
-    """The adapter file at a path, in a folder, or in a Hub repository (`hub`: `revision`, `token`, ...)."""
-    path, weight_name = Path(location), weight_name or ADAPTER_NAME
-    if path.is_file():
-        return path
-    if path.is_dir():
-        if (path / weight_name).is_file():
-            return path / weight_name
-        raise FileNotFoundError(f"Expected an adapter file '{weight_name}' in {path}, found none; give weight_name.")
-    if not _REPOSITORY.fullmatch(os.fspath(location)):
-        raise FileNotFoundError(f"Expected an adapter's file, folder or repository, found nothing at '{location}'.")
-    return Path(hf_hub_download(os.fspath(location), weight_name, **hub))
-
-
-def mean_conditions(fusion: UniEmoFusionModel) -> dict[str, torch.Tensor]:
-    """Each emotion's mean condition (D,) by token: what the tokens mean outside a call."""
-    weights = torch.eye(len(EMOTIONS))
-    with torch.no_grad():
-        rows = fusion(*fusion.mean_features(weights), weights)
-    return dict(zip(EMOTION_TOKENS, rows, strict=True))
-
-
-_HANDED_OVER = {
-    "_adapter_name",
-    "_base_model",
-    "_uniemo_scale",
-    "_understanding_model",
-    "_understanding_processor",
-    "_hub_arguments",
-}
+def mix_conditions(shares: Sequence[tuple[Conditions, float]]) -> Conditions:
+    """The weighted sum of conditions; of a single one, with a share of 1, exactly itself."""
+    encoders = zip(*(conditions for conditions, _ in shares), strict=True)
+    factors = [share for _, share in shares]
+    return tuple(sum(share * row.to(rows[0]) for row, share in zip(rows, factors, strict=True)) for rows in encoders)
 
 
 class UniEmoLoaderMixin:
-    """Loads UniEmo onto a pipeline with one text encoder: `load_uniemo`, `save_uniemo`, `unload_uniemo` and others."""
+    """Loads UniEmo onto a pipeline with CLIP text encoders: `load_uniemo`, `save_uniemo`, `unload_uniemo`, ..."""
 
-    _adapter_name: str | None = None
-    _base_model: str | None = None
-    _uniemo_scale: float = 1.0
-    _pseudo_tokens: PseudoTokens | None = None
-    _understanding_model: PreTrainedModel | None = None
-    _understanding_processor: BaseImageProcessor | None = None
-    _hub_arguments: Mapping[str, Any] = {}
+    _uniemo: UniEmoState
+    _pseudo_tokens: Sequence[PseudoTokens] = ()
 
     def load_uniemo(
         self,
@@ -196,6 +165,8 @@ class UniEmoLoaderMixin:
     ) -> None:
         """Load an adapter. Afterwards prompts know the eight emotion tokens and `<emotion>`.
 
+        Several may be loaded under different names; the last one is active, until `set_uniemo_adapters` says more.
+
         Args:
             pretrained_model_name_or_path_or_dict: a Hub repository, a folder, a file, or a fusion model's state dict.
             weight_name: the file's name in a folder or repository, "uniemo_adapter.safetensors" unless given.
@@ -204,13 +175,14 @@ class UniEmoLoaderMixin:
             **hub_arguments: `revision`, `token`, `cache_dir`, `local_files_only`, ... of `hf_hub_download`.
 
         Raises:
-            ValueError: an adapter is loaded already, `config` is missing or out of place, the file is refused (see
+            ValueError: there is an adapter of this name, `config` is missing or out of place, the file is refused (see
                 `read_adapter`), or the adapter is for text encoders of other widths. The pipeline is as before then.
             FileNotFoundError: nothing at that place.
         """
-        if self.list_uniemo():
+        if adapter_name in self._uniemo.adapters:
             raise ValueError(
-                f"Expected no adapter, found '{self.list_uniemo()[0]}' loaded; call unload_uniemo() first."
+                f"Expected a new adapter_name, found '{adapter_name}', which is loaded; "
+                f"give another, or call delete_uniemo('{adapter_name}') first."
             )
         if isinstance(pretrained_model_name_or_path_or_dict, Mapping):
             if config is None:
@@ -220,32 +192,33 @@ class UniEmoLoaderMixin:
             raise ValueError("Expected config with a bare state dict only; an adapter file carries its own.")
         else:
             adapter = read_adapter(find_adapter(pretrained_model_name_or_path_or_dict, weight_name, **hub_arguments))
-        if adapter.fusion.dtype != self.text_encoder.dtype:
-            adapter.fusion.to(self.text_encoder.dtype)
-        adapter.fusion.to(self._execution_device)
-        self._attach_uniemo(adapter.fusion, adapter_name)
-        self.register_modules(fusion=adapter.fusion)
-        self.register_to_config(understanding=adapter.understanding)
-        self._base_model = adapter.base_model
-        # The understanding model may lie elsewhere, so a revision or subfolder of the adapter's is not for it.
-        self._hub_arguments = {
-            name: value
-            for name, value in hub_arguments.items()
-            if name in ("token", "cache_dir", "local_files_only", "force_download")
-        }
+        self._check_base(adapter.fusion)
+        put(adapter.fusion, self._execution_device, self._text_dtype)
+        self._add_adapter(adapter_name, LoadedAdapter(adapter, **hub_arguments))
 
-    def save_uniemo(self, save_directory: str | os.PathLike[str], weight_name: str = ADAPTER_NAME) -> Path:
-        """Write the loaded adapter into a folder, and return the file.
+    def save_uniemo(
+        self, save_directory: str | os.PathLike[str], weight_name: str = ADAPTER_NAME, adapter_name: str | None = None
+    ) -> Path:
+        """Write an adapter into a folder, and return the file.
+
+        Args:
+            save_directory: the folder, made if there is none.
+            weight_name: the file's name.
+            adapter_name: which one; the active one of the largest weight unless given.
 
         Raises:
-            ValueError: no adapter is loaded.
+            ValueError: no adapter is loaded, or none of this name.
         """
         self._require_uniemo()
-        base_model = self._base_model or self.config.get("_name_or_path")
-        return write_adapter(Path(save_directory) / weight_name, self.fusion, base_model, self.config.understanding)
+        if adapter_name is not None:
+            self._check_names([adapter_name])
+        adapter = self._uniemo.main if adapter_name is None else self._uniemo.adapters[adapter_name]
+        base_model = adapter.base_model or self.config.get("_name_or_path")
+        understanding = adapter.chain or adapter.understanding
+        return write_adapter(Path(save_directory) / weight_name, adapter.fusion, base_model, understanding)
 
     def unload_uniemo(self) -> None:
-        """Take the adapter off: images are the stock pipeline's again, and so are tokenizer and text encoder.
+        """Take all adapters off: images are the stock pipeline's again, and so are tokenizers and text encoders.
 
         Pipelines that share a text encoder share the tokens on it, which go with the last of them.
 
@@ -253,11 +226,81 @@ class UniEmoLoaderMixin:
             ValueError: no adapter is loaded.
         """
         self._require_uniemo()
-        self._pseudo_tokens.release(self)
+        for tokens in self._pseudo_tokens:
+            tokens.release(self)
+        self._uniemo, self._pseudo_tokens = UniEmoState(), ()  # first, for the next line asks
         self.register_modules(fusion=None)
         self.register_to_config(understanding=None)
-        for name in ("_pseudo_tokens", *_HANDED_OVER):
-            vars(self).pop(name, None)  # back to the class's own
+
+    def list_uniemo(self) -> list[str]:
+        """Names of the loaded adapters."""
+        return list(self._uniemo.adapters)
+
+    def get_active_uniemo(self) -> dict[str, float]:
+        """The active adapters' weights by name."""
+        return dict(self._uniemo.weights)
+
+    def set_uniemo_adapters(
+        self, adapter_names: str | Sequence[str], adapter_weights: float | Sequence[float] | None = None
+    ) -> None:
+        """Choose the adapters that act; several are mixed in their conditions, by their shares of the weights' sum.
+
+        A mixture has the strength of one: how strongly emotions act is the scale's matter. Its image is explained by
+        the adapter of the largest weight, which also is what `understand` uses and `save_pretrained` writes.
+
+        Args:
+            adapter_names: one or several of `list_uniemo()`.
+            adapter_weights: not negative, one for each name or one for all; 1 unless given. At 0 an adapter rests.
+
+        Raises:
+            ValueError: a name that is not loaded, a weight that is negative or not finite, none above 0.
+        """
+        names = [adapter_names] if isinstance(adapter_names, str) else list(adapter_names)
+        several = isinstance(adapter_weights, Sequence)
+        weights = list(adapter_weights) if several else [1.0 if adapter_weights is None else adapter_weights]
+        weights = weights if several else weights * len(names)
+        self._check_names(names)
+        if len(weights) != len(names):
+            raise ValueError(f"Expected {len(names)} adapter_weights, one for each name, found {len(weights)}.")
+        if not all(math.isfinite(weight) and weight >= 0 for weight in weights) or not sum(weights) > 0:
+            raise ValueError(f"Expected finite adapter_weights of at least 0, one of them above 0, found {weights}.")
+        chosen = zip(names, weights, strict=True)
+        self._uniemo.weights = {name: float(weight) for name, weight in chosen if weight > 0}
+        self._apply_uniemo()
+
+    def delete_uniemo(self, adapter_names: str | Sequence[str]) -> None:
+        """Forget adapters; if no active one is left the first that is loaded becomes it, and with the last of them
+        everything is unloaded.
+
+        Raises:
+            ValueError: a name that is not loaded.
+        """
+        names = [adapter_names] if isinstance(adapter_names, str) else list(adapter_names)
+        self._check_names(names)
+        left = [name for name in self._uniemo.adapters if name not in names]
+        if not left:
+            return self.unload_uniemo()
+        active = {name: weight for name, weight in self._uniemo.weights.items() if name in left} or {left[0]: 1.0}
+        self._uniemo.adapters = {name: self._uniemo.adapters[name] for name in left}
+        self.set_uniemo_adapters(list(active), list(active.values()))
+
+    def disable_uniemo(self) -> None:
+        """Leave emotions out of every prompt, as at a scale of 0, until `enable_uniemo`; the adapters stay loaded.
+
+        Raises:
+            ValueError: no adapter is loaded.
+        """
+        self._require_uniemo()
+        self._uniemo.enabled = False
+
+    def enable_uniemo(self) -> None:
+        """Undo `disable_uniemo`.
+
+        Raises:
+            ValueError: no adapter is loaded.
+        """
+        self._require_uniemo()
+        self._uniemo.enabled = True
 
     def set_uniemo_scale(self, scale: float) -> None:
         """Set the factor on every call's `emotion_scale`, 1 after loading. It has no part in a bare `encode_prompt`.
@@ -268,98 +311,152 @@ class UniEmoLoaderMixin:
         self._require_uniemo()
         if not math.isfinite(scale) or scale < 0:
             raise ValueError(f"Expected a finite scale of at least 0, found {scale}.")
-        self._uniemo_scale = float(scale)
-
-    def list_uniemo(self) -> list[str]:
-        """Names of the loaded adapters."""
-        return [] if self.fusion is None else [self._adapter_name or "default"]
+        self._uniemo.scale = float(scale)
 
     @property
     def understanding_model(self) -> PreTrainedModel:
         """The understanding model, fetched at first use from where the adapter says; it can be set as well.
 
         Raises:
-            ValueError: neither the adapter names one nor was one set, or it names a model of another kind.
+            ValueError: no adapter; it names no model and none was set; it names a model of another kind.
         """
-        if self._understanding_model is None:
-            model = load_understanding(self._understanding_location(), **self._hub_arguments)
-            self._understanding_model = model.to(self.text_encoder.dtype).eval()
-        return self._understanding_model.to(self._execution_device)
+        self._require_uniemo()
+        return self._uniemo.main.understanding_model(self._execution_device, self._text_dtype)
 
     @understanding_model.setter
     def understanding_model(self, model: PreTrainedModel) -> None:
-        self._understanding_model = model.eval()
+        self._require_uniemo()
+        self._uniemo.main.model = model.eval()
 
     @property
     def understanding_processor(self) -> BaseImageProcessor:
         """The understanding model's image processor: the one beside it, or CLIP's at its size if it was set."""
-        if self._understanding_processor is None:
-            if self.config.understanding:
-                location = self._understanding_location()
-                self._understanding_processor = AutoImageProcessor.from_pretrained(location, **self._hub_arguments)
-            else:
-                size = self.understanding_model.config.vision_config.image_size
-                crop = {"height": size, "width": size}
-                self._understanding_processor = CLIPImageProcessorPil(size={"shortest_edge": size}, crop_size=crop)
-        return self._understanding_processor
+        self._require_uniemo()
+        return self._uniemo.main.understanding_processor()
 
     @understanding_processor.setter
     def understanding_processor(self, processor: BaseImageProcessor) -> None:
-        self._understanding_processor = processor
+        self._require_uniemo()
+        self._uniemo.main.processor = processor
 
     @classmethod
     def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs: Any) -> Self:
-        """A pipeline of this class on another's components, fusion included.
+        """A pipeline of this class on another's components, adapters included.
 
         Unlike diffusers' own, which casts to float32 unless told otherwise, and the other pipeline's models with it,
         this one leaves their types alone unless `dtype` is given.
+
+        Raises:
+            ValueError: the other pipeline lacks components of this class, and they are not given by name.
         """
         dtype = kwargs.pop("dtype", None)
         expected, optional = cls._get_signature_keys(cls)
         parts = {name: getattr(pipeline, name, None) for name in expected}
         parts |= {name: pipeline.config[name] for name in optional if name in pipeline.config}
-        new = cls(**parts | kwargs)
+        parts |= kwargs
+        if lacking := [name for name in expected if parts[name] is None and name not in cls._optional_components]:
+            lacking = [name for name in lacking if not hasattr(pipeline, name)]
+        if lacking:
+            raise ValueError(
+                f"Expected {', '.join(lacking)} for {cls.__name__}, found none in {type(pipeline).__name__}; "
+                f"give it, as in from_pipe(pipe, {lacking[0]}={lacking[0]})."
+            )
+        new = cls(**parts)
         if "_name_or_path" in pipeline.config:
             new.register_to_config(_name_or_path=pipeline.config["_name_or_path"])
-        for name in _HANDED_OVER & vars(pipeline).keys():
-            setattr(new, name, vars(pipeline)[name])
+        state = vars(pipeline).get("_uniemo")
+        if state is not None and state.adapters and "fusion" not in kwargs:
+            new._uniemo = replace(state, adapters=dict(state.adapters), weights=dict(state.weights))
+            new._apply_uniemo()
         return new if dtype is None else new.to(dtype=dtype)
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
-        """As diffusers' own; the tokenizer is written as the base's, for loading adds our tokens again."""
-        if self._pseudo_tokens is None:
+        """As diffusers' own, with the active adapter of the largest weight as the component `fusion`.
+
+        The tokenizers are written as the base's, for loading adds our tokens again.
+        """
+        if len(self._uniemo.adapters) > 1:
+            logger.warning("save_pretrained writes one adapter of several; save_uniemo writes any by its name.")
+        with self._hidden_tokens():
             return super().save_pretrained(save_directory, *args, **kwargs)
-        with self._pseudo_tokens.hidden():
-            return super().save_pretrained(save_directory, *args, **kwargs)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """As diffusers' own; taking the fusion model off by hand, as any optional component, unloads everything."""
+        super().__setattr__(name, value)
+        if name == "fusion" and value is None and self._uniemo.adapters:
+            self.unload_uniemo()
 
     def unload_textual_inversion(self, *args: Any, **kwargs: Any) -> None:
         """As diffusers' own; our tokens, which it drops along with its own, are put back."""
         super().unload_textual_inversion(*args, **kwargs)
-        if self._pseudo_tokens is not None:
-            self._pseudo_tokens.refresh()
+        for tokens in self._pseudo_tokens:
+            tokens.refresh()
 
-    def _attach_uniemo(self, fusion: UniEmoFusionModel, adapter_name: str = "default") -> None:
-        """Put the tokens on the text encoder, after everything that can be refused has been checked."""
-        widths = [self.text_encoder.get_input_embeddings().embedding_dim]
+    # -- inside
+
+    @property
+    def _text_encoders(self) -> list[tuple[PreTrainedTokenizerBase, PreTrainedModel]]:
+        """The tokenizers and text encoders that are there; Stable Diffusion XL has two of each."""
+        names = [("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2")]
+        pairs = [(getattr(self, tokenizer, None), getattr(self, encoder, None)) for tokenizer, encoder in names]
+        return [(tokenizer, encoder) for tokenizer, encoder in pairs if encoder is not None]
+
+    @property
+    def _text_dtype(self) -> torch.dtype:
+        return self._text_encoders[0][1].dtype
+
+    def _check_base(self, fusion: UniEmoFusionModel) -> None:
+        widths = [encoder.get_input_embeddings().embedding_dim for _, encoder in self._text_encoders]
         if list(fusion.config.condition_dims) != widths:
             raise ValueError(
                 f"Expected an adapter for text encoders of widths {widths}, found one for "
                 f"{list(fusion.config.condition_dims)}; it belongs to another base."
             )
-        means = mean_conditions(fusion)
-        self._pseudo_tokens = PseudoTokens.shared(self.tokenizer, self.text_encoder)
-        self._pseudo_tokens.attach(self, means)
-        self._adapter_name = adapter_name
+
+    def _add_adapter(self, name: str, adapter: LoadedAdapter) -> None:
+        """Load and activate an adapter that fits; where the tokens cannot be added nothing has changed."""
+        before = self._uniemo
+        self._uniemo = replace(before, adapters=before.adapters | {name: adapter}, weights={name: 1.0})
+        try:
+            self._apply_uniemo()
+        except ValueError:
+            self._uniemo = before
+            raise
+
+    def _apply_uniemo(self) -> None:
+        """Let the tokens mean what the active adapters say, and the main one be the component `fusion`."""
+        self._pseudo_tokens = self._installed_tokens()
+        means = self._uniemo.mean_conditions()
+        for index, tokens in enumerate(self._pseudo_tokens):
+            rows = [conditions[index] for conditions in means]
+            tokens.attach(self, dict(zip(EMOTION_TOKENS, rows, strict=True)))
+        self.register_modules(fusion=self._uniemo.main.fusion)
+        self.register_to_config(understanding=self._uniemo.main.understanding)
+
+    def _installed_tokens(self) -> list[PseudoTokens]:
+        installed: list[PseudoTokens] = []
+        try:
+            for pair in self._text_encoders:
+                installed.append(PseudoTokens.shared(*pair))
+        except ValueError:
+            for tokens in installed:
+                tokens.release(self)
+            raise
+        return installed
+
+    @contextmanager
+    def _hidden_tokens(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            for tokens in self._pseudo_tokens:
+                stack.enter_context(tokens.hidden())
+            yield
+
+    def _check_names(self, names: Sequence[str]) -> None:
+        if unknown := [name for name in names if name not in self._uniemo.adapters]:
+            loaded = ", ".join(self.list_uniemo()) or "none"
+            raise ValueError(f"Expected names of loaded adapters ({loaded}), found {', '.join(unknown)}.")
 
     def _require_uniemo(self, purpose: Iterable[str] = ()) -> None:
-        if self.fusion is None or self._pseudo_tokens is None:
+        if not self._uniemo.adapters:
             needed = f" for {', '.join(purpose)}" if purpose else ""
             raise ValueError(f"Expected a UniEmo adapter{needed}, found none; call load_uniemo(...) first.")
-
-    def _understanding_location(self) -> str:
-        if not self.config.understanding:
-            raise ValueError(
-                "Expected an adapter that names its understanding model, found none named; "
-                "set pipe.understanding_model = UniEmoUnderstandingModel.from_pretrained(...)."
-            )
-        return self.config.understanding

@@ -635,22 +635,34 @@ class UniEmoUnderstandingModel(PreTrainedModel):
         objects = self._expand(self.object_queries, len(visual))
         first, second, third = self.config.stages
 
-        tokens = self._run(first, torch.cat([visual, scenes], dim=1), **kwargs)
+        # What a stage has read is let go before the next one runs, or it would add to its peak of memory.
+        layers = tower.encoder.layers
+        tokens = torch.cat([visual, scenes], dim=1)
+        del visual, scenes
+        for index in first:
+            tokens = layers[index](tokens, None, **kwargs)
         visual, scenes = tokens.split(sizes[:2], dim=1)
         scenes, scene_maps = self.scene_interaction(scenes, visual, output_attentions)
         scene_features = scenes.mean(dim=1)
 
-        tokens = self._run(second, torch.cat([visual, scenes, objects], dim=1), **kwargs)
+        tokens = torch.cat([visual, scenes, objects], dim=1)
+        del visual, scenes, objects
+        for index in second:
+            tokens = layers[index](tokens, None, **kwargs)
         visual, scenes, objects = tokens.split(sizes, dim=1)
         objects, object_maps = self.object_interaction(objects, visual, output_attentions)
+        object_features = objects.mean(dim=1)
 
-        tokens = self._run(third[:-1], torch.cat([visual, scenes, objects], dim=1), **kwargs)
+        tokens = torch.cat([visual, scenes, objects], dim=1)
+        del visual, scenes, objects
+        for index in third[:-1]:
+            tokens = layers[index](tokens, None, **kwargs)
         whole = output_attentions or bool(kwargs.get("output_hidden_states", self.config.output_hidden_states))
-        tokens = tower.encoder.layers[-1](tokens, None, whole=whole, **kwargs)
+        tokens = layers[-1](tokens, None, whole=whole, **kwargs)
         return {
             "emotion_features": tower.post_layernorm(tokens[:, 0]),
             "scene_features": scene_features,
-            "object_features": objects.mean(dim=1),
+            "object_features": object_features,
             "scene_attentions": scene_maps,
             "object_attentions": object_maps,
         }
@@ -660,11 +672,6 @@ class UniEmoUnderstandingModel(PreTrainedModel):
         # Called as a module and not read as a weight, so that hooks and PEFT's copies of it apply.
         indexes = torch.arange(queries.num_embeddings, device=queries.weight.device)
         return queries(indexes).expand(batch, -1, -1)
-
-    def _run(self, layers: range, tokens: torch.Tensor, **kwargs: Any) -> torch.Tensor:
-        for index in layers:
-            tokens = self.vision_model.encoder.layers[index](tokens, None, **kwargs)
-        return tokens
 
     def _scene_positives(self, labels: torch.Tensor) -> torch.Tensor:
         """(B,) indexes as (B, S) bool."""

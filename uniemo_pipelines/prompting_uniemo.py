@@ -9,7 +9,7 @@ import math
 import re
 import threading
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -141,6 +141,9 @@ class PseudoTokens:
         text_encoder: the `CLIPTextModel` (or a sibling whose first argument is `input_ids`).
         defaults: rows (D,) by token, used outside a context.
 
+    Attributes:
+        lock: held while one thread tokenizes and encodes, for tokenizers change their own state as they work.
+
     Raises:
         ValueError: the tokenizer already has such a token with a row in the table (a textual inversion).
     """
@@ -155,6 +158,7 @@ class PseudoTokens:
         self.text_encoder = text_encoder
         self.defaults: dict[str, torch.Tensor] = dict(defaults or {})
         self.ids: dict[str, int] = {}
+        self.lock = threading.RLock()
         self._per_thread = _PerThread()
         self._users: weakref.WeakKeyDictionary[Any, dict[str, torch.Tensor]] = weakref.WeakKeyDictionary()
         self._refuse_textual_inversions()
@@ -162,6 +166,7 @@ class PseudoTokens:
         self._add_tokens()
         self._swap_handle = text_encoder.register_forward_pre_hook(self._swap_ids, with_kwargs=True)
         self._hook_embedding()
+        _forget_graphs(text_encoder)
 
     @classmethod
     def shared(cls, tokenizer: PreTrainedTokenizerBase, text_encoder: PreTrainedModel) -> "PseudoTokens":
@@ -181,6 +186,10 @@ class PseudoTokens:
         self._users.pop(user, None)
         self._users[user] = dict(defaults)
         self.defaults = dict(defaults)
+
+    def meanings(self, user: Any) -> dict[str, torch.Tensor]:
+        """What the tokens mean to `user` outside contexts, whoever attached last; copies of users are not known."""
+        return self._users.get(user, self.defaults)
 
     def release(self, user: Any) -> None:
         """Count `user` out: the defaults of the one that came before hold again; with the last, remove everything."""
@@ -250,11 +259,11 @@ class PseudoTokens:
             self.tokenizer._tokenizer = extended
 
     def __getstate__(self) -> dict[str, Any]:
-        # Users are held weakly, which cannot be pickled; a copied text encoder starts without any.
-        return {name: value for name, value in vars(self).items() if name != "_users"}
+        # Neither weak users nor a lock can be pickled; a copied text encoder starts without users.
+        return {name: value for name, value in vars(self).items() if name not in ("_users", "lock")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, _users=weakref.WeakKeyDictionary())
+        vars(self).update(state, _users=weakref.WeakKeyDictionary(), lock=threading.RLock())
 
     # -- tokenizer
 
@@ -308,18 +317,20 @@ class PseudoTokens:
         input_ids = args[0] if args else kwargs.get("input_ids")
         if input_ids is None:
             return None
-        masks = {token: input_ids == index for token, index in self.ids.items()}
+        ids = self.ids
         if not torch.compiler.is_compiling():
             # Reading values would break a compiled graph, where masks that are all false simply change nothing.
-            masks = {token: mask for token, mask in masks.items() if mask.any()}
-            self._check_rows(masks, batch_size=input_ids.view(-1, input_ids.shape[-1]).shape[0])
+            found = set(input_ids.unique().tolist())
+            ids = {token: index for token, index in ids.items() if index in found}
+            self._check_rows(ids, batch_size=input_ids.view(-1, input_ids.shape[-1]).shape[0])
+        masks = {token: input_ids == index for token, index in ids.items()}
         self._per_thread.encoding.masks = masks
         for mask in masks.values():
             input_ids = input_ids.masked_fill(mask, self._harmless_id)
         return ((input_ids, *args[1:]), kwargs) if args else (args, {**kwargs, "input_ids": input_ids})
 
-    def _check_rows(self, masks: Mapping[str, torch.Tensor], batch_size: int) -> None:
-        for token in masks:
+    def _check_rows(self, tokens: Iterable[str], batch_size: int) -> None:
+        for token in tokens:
             row = self._row(token)
             if row is None:
                 raise ValueError(f"Expected a condition for {token}, found none; name an emotion to fill it.")
@@ -338,6 +349,12 @@ class PseudoTokens:
                 row = row.to(output) if row.ndim == 1 else row.to(output).unsqueeze(1)
                 output = torch.where(mask.view(output.shape[:-1]).to(output.device).unsqueeze(-1), row, output)
         return output if masks else None
+
+
+def _forget_graphs(module: nn.Module) -> None:
+    """A graph compiled before our hooks came would go on without them, and PyTorch does not look for new ones."""
+    if any(part._compiled_call_impl is not None for part in module.modules()) or hasattr(module, "_orig_mod"):
+        torch.compiler.reset()
 
 
 def _added(backend: Tokenizer) -> dict[int, Any]:

@@ -32,10 +32,10 @@ from transformers.activations import ACT2FN
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling
 from transformers.utils import cached_file
 
+from .adapters_uniemo import ADAPTER_NAME, write_adapter
 from .attributes import normalise, read_names
 from .conversion import MAPPER_FILES, SPACE_FILES, ConvertedCheckpoint, convert_checkpoint, convert_generation
 from .fusion_uniemo import EMOTIONS, UniEmoFusionModel
-from .loaders_uniemo import ADAPTER_NAME, write_adapter
 from .modeling_uniemo import UniEmoConfig, UniEmoUnderstandingModel
 from .pickles import read_pickle
 

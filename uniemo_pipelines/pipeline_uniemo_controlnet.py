@@ -1,0 +1,14 @@
+"""UniEmo on Stable Diffusion 1.x and 2.x, with ControlNet."""
+
+from diffusers import StableDiffusionControlNetPipeline
+
+from .conditioning_uniemo import UniEmoPromptMixin
+from .extending_uniemo import UniEmoPipelineOutput, with_emotions
+from .loaders_uniemo import UniEmoLoaderMixin
+
+
+@with_emotions
+class UniEmoControlNetPipeline(UniEmoPromptMixin, UniEmoLoaderMixin, StableDiffusionControlNetPipeline):
+    """Images that follow a ControlNet's condition and evoke an emotion; see `UniEmoPipeline`."""
+
+    _output = UniEmoPipelineOutput

@@ -1,0 +1,14 @@
+"""UniEmo on Stable Diffusion 1.x and 2.x, inpainting."""
+
+from diffusers import StableDiffusionInpaintPipeline
+
+from .conditioning_uniemo import UniEmoPromptMixin
+from .extending_uniemo import UniEmoPipelineOutput, with_emotions
+from .loaders_uniemo import UniEmoLoaderMixin
+
+
+@with_emotions
+class UniEmoInpaintPipeline(UniEmoPromptMixin, UniEmoLoaderMixin, StableDiffusionInpaintPipeline):
+    """A part of a picture redrawn so that it evokes an emotion; see `UniEmoPipeline`."""
+
+    _output = UniEmoPipelineOutput
