@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from uniemo_pipelines import EMOTIONS, UniEmoFusionModel, UniEmoPipeline
+from uniemo_pipelines.adapters_uniemo import write_adapter
 from uniemo_pipelines.cli import app
-from uniemo_pipelines.loaders_uniemo import write_adapter
 from uniemo_pipelines.textual_inversion_uniemo import emotion_vectors, export_textual_inversions
 
 FILES = [f"{emotion}.safetensors" for emotion in EMOTIONS]

@@ -19,7 +19,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from uniemo_pipelines import UniEmoPipeline, drawing, embedded
-from uniemo_pipelines.loaders_uniemo import ADAPTER_NAME
+from uniemo_pipelines.adapters_uniemo import ADAPTER_NAME
 from uniemo_pipelines.textual_inversion_uniemo import export_textual_inversions
 
 from .backbones.reader import load_reader, read

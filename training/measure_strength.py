@@ -22,7 +22,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from uniemo_pipelines import UniEmoPipeline, drawing, embedded
-from uniemo_pipelines.loaders_uniemo import ADAPTER_NAME
+from uniemo_pipelines.adapters_uniemo import ADAPTER_NAME
 
 from .backbones.reader import Reader, load_reader, read
 from .config import parse

@@ -269,7 +269,7 @@ def export(
     emotion's mean condition.
     """
     _quiet()
-    from .loaders_uniemo import find_adapter, read_adapter
+    from .adapters_uniemo import find_adapter, read_adapter
     from .textual_inversion_uniemo import export_textual_inversions
 
     fusion = read_adapter(find_adapter(adapter or embedded.existing(embedded.ADAPTER))).fusion.float()
