@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from uniemo_pipelines import EMOTIONS, UniEmoFusionModel, UniEmoPipeline
+from uniemo_pipelines import EMOTIONS, UniEmoFusionModel, UniEmoPipeline, UniEmoXLPipeline
 from uniemo_pipelines.adapters_uniemo import write_adapter
 from uniemo_pipelines.cli import app
 from uniemo_pipelines.textual_inversion_uniemo import emotion_vectors, export_textual_inversions
@@ -90,16 +90,20 @@ def test_the_first_medoid_is_the_weighted_centre_and_rows_without_weight_do_not_
         emotion_vectors(fusion, "awe", BANK + 1)
 
 
-def test_two_text_encoders_have_a_tensor_each(tmp_path, stock):
-    fusion = tiny.fusion(widths=(tiny.TEXT_WIDTH, 48))
-    export_textual_inversions(fusion, tmp_path, vectors=2)
+def test_stable_diffusion_xl_reads_a_tensor_for_each_text_encoder(tmp_path):
+    fusion = tiny.fusion((tiny.TEXT_WIDTH, tiny.SECOND_TEXT_WIDTH))
+    live = UniEmoXLPipeline(**tiny.stable_diffusion_xl())
+    live.load_uniemo(write_adapter(tmp_path / "uniemo_adapter.safetensors", fusion))
+    export_textual_inversions(fusion, tmp_path)
     tensors = load_file(tmp_path / "awe.safetensors")
-    assert {name: tuple(t.shape) for name, t in tensors.items()} == {"clip_l": (2, tiny.TEXT_WIDTH), "clip_g": (2, 48)}
-    second = {"tokenizer": tiny.tokenizer(), "text_encoder": tiny.text_encoder(48)}
-    stock.load_textual_inversion(tensors["clip_l"], token="<awe>")
+    stock = StableDiffusionXLPipeline(**tiny.stable_diffusion_xl())
+    first = {"text_encoder": stock.text_encoder, "tokenizer": stock.tokenizer}
+    second = {"text_encoder": stock.text_encoder_2, "tokenizer": stock.tokenizer_2}
+    stock.load_textual_inversion(tensors["clip_l"], token="<awe>", **first)
     stock.load_textual_inversion(tensors["clip_g"], token="<awe>", **second)
-    row = second["text_encoder"].get_input_embeddings().weight[second["tokenizer"].convert_tokens_to_ids("<awe>_1")]
-    assert row.equal(tensors["clip_g"][1])
+    expected = live.encode_emotion("a <awe> cat", emotion_variation=0)[0]
+    found = stock.encode_prompt("a <awe> cat", device="cpu")[0]
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_where_uniemo_is_loaded_the_token_is_taken_and_another_is_not(tmp_path, fusion, live):

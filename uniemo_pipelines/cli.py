@@ -266,7 +266,9 @@ def export(
     uniemo export --textual-inversion embeddings
 
     In diffusers: load_textual_inversion("embeddings", weight_name="awe.safetensors"), then <awe> in a prompt is the
-    emotion's mean condition.
+    emotion's mean, which evokes it surely but draws much the same picture every time. With --vectors 8, put one of
+    <awe>_1 ... <awe>_7 into each prompt, in turn or by chance: they span the emotion's variety. <awe> then means all
+    eight at once, which has no more variety than the mean.
     """
     _quiet()
     from .adapters_uniemo import find_adapter, read_adapter
