@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
-from diffusers import StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from PIL import Image
 from transformers import CLIPImageProcessorPil, CLIPVisionModel
 from typer.testing import CliRunner
@@ -378,3 +378,11 @@ def test_a_fresh_process_keeps_the_libraries_quiet(tmp_path):
     refused = run_alone("generate", "awee", cwd=tmp_path)
     assert refused.returncode == 2
     assert len(refused.stderr.strip().splitlines()) == 1 and "Did you mean 'awe'?" in refused.stderr
+
+
+def test_a_stable_diffusion_xl_is_a_base_as_well(uniemo, tmp_path):
+    StableDiffusionXLPipeline(**tiny.stable_diffusion_xl()).save_pretrained(tmp_path / "xl")
+    write_adapter(tmp_path / "xl.safetensors", tiny.fusion((tiny.TEXT_WIDTH, tiny.SECOND_TEXT_WIDTH)))
+    generate(uniemo, "awe", "--model", "./xl", "--adapter", "xl.safetensors", "--num", "1", "--out", "awe.png")
+    assert Image.open(tmp_path / "awe.png").size == (SIDE, SIDE)
+    assert_refused(uniemo("generate", "awe", "--model", "./xl"), "widths [32, 48], found one for [32]")

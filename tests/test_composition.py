@@ -434,7 +434,7 @@ CASES = {
     "group offload": unchanged(group_offload, late=True),
     "float8 storage": Case(layerwise_casting),
     "int8 weights": Case(int8_weights, late=True, marks=needs("torchao")),
-    "compiled": unchanged(compiled, late=True),
+    "compiled": unchanged(compiled),
     "text encoder compiled in place": unchanged(compiled_in_place, late=True),
     "bfloat16": unchanged(partial(cast, dtype=torch.bfloat16), token="<awe>", close=0.5, late=True),
     "float16": unchanged(partial(cast, dtype=torch.float16), token="<awe>", close=0.05, late=True),
@@ -474,7 +474,7 @@ def drawn_without(name: str) -> dict[str, torch.Tensor]:
 
 
 @cache
-def drawn_with(name: str, last: bool = False) -> dict[str, torch.Tensor]:
+def drawn_with(name: str, last: bool) -> dict[str, torch.Tensor]:
     """What ours draws: of the word, and of the token as the emotion, as the word, and as something between."""
     word = (
         tiny.text_encoder().get_input_embeddings().weight.detach()[tiny.tokenizer().convert_tokens_to_ids("cat</w>")]
@@ -519,7 +519,7 @@ def test_a_token_composes_as_a_word_does(name: str, last: bool) -> None:
 @EACH_CASE
 def test_both_effects_are_there(name: str) -> None:
     case = CASES[name]
-    without, found = drawn_with(case.beside), drawn_with(name)
+    without, found = drawn_with(case.beside, False), drawn_with(name, False)
     if case.thing is None:
         torch.testing.assert_close(found["cat"], without["cat"], atol=case.close, rtol=0)
     else:
@@ -572,13 +572,14 @@ CALLS: dict[str, Callable[[UniEmoPipeline], torch.Tensor]] = {
 @pytest.fixture
 def slow_padding(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fast tokenizer is first set to a padding and then used, and the stock `encode_prompt` sets two in turn: a
-    pause between makes sure that threads meet there, as they otherwise do now and then."""
+    pause between, another for each thread, makes sure that threads meet there, as they otherwise do now and then."""
     tokenizer = type(tiny.tokenizer())
     set_padding = tokenizer.set_truncation_and_padding
+    pauses: dict[int, float] = {}
 
     def set_padding_and_wait(*args: Any, **kwargs: Any) -> None:
         set_padding(*args, **kwargs)
-        time.sleep(0.001)
+        time.sleep(pauses.setdefault(threading.get_ident(), 0.001 + 0.01 * len(pauses)))
 
     monkeypatch.setattr(tokenizer, "set_truncation_and_padding", set_padding_and_wait)
 

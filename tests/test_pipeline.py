@@ -171,9 +171,13 @@ def test_emotion_scale_goes_from_the_bare_prompt_to_the_whole_and_beyond(stock, 
     def embeds(scale):
         return pipe.encode_emotion("a <awe> cat", emotion_scale=scale, generator=seeded())[0]
 
-    bare, half, whole, beyond = (embeds(scale) for scale in (0.0, 0.5, 1.0, 1.5))
-    torch.testing.assert_close(half, (bare + whole) / 2)
-    torch.testing.assert_close(beyond, whole + (whole - bare) / 2)
+    bare, little, half, whole, beyond = (embeds(scale) for scale in (0.0, 1e-6, 0.5, 1.0, 1.5))
+    torch.testing.assert_close(beyond - whole, whole - half)
+    torch.testing.assert_close(half, (little + whole) / 2)
+    # A word stays itself on the way: behind the slot it starts as the bare prompt's one place before.
+    slot = 2
+    torch.testing.assert_close(little[:, :slot], bare[:, :slot], atol=1e-4, rtol=0)
+    torch.testing.assert_close(little[:, slot + 1 :], bare[:, slot:-1], atol=1e-4, rtol=0)
     dropped = draw(pipe, "a <awe> cat", emotion_scale=0.0)
     assert np.array_equal(dropped, draw(pipe, "a cat"))
     pipe.set_uniemo_scale(0.5)

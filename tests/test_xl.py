@@ -68,12 +68,20 @@ def test_both_text_encoders_get_their_condition(pipe):
 
 
 def test_pooled_embeddings_take_part(pipe):
-    bare = pipe.encode_emotion("a cat", generator=seeded())
-    whole = pipe.encode_emotion("a cat", "awe", generator=seeded())
-    half = pipe.encode_emotion("a cat", "awe", emotion_scale=0.5, generator=seeded())
-    for start, end, middle in zip(bare[::2], whole[::2], half[::2], strict=True):
-        assert not torch.allclose(start, end)
-        torch.testing.assert_close(middle, (start + end) / 2)
+    bare = pipe.encode_emotion("a cat", generator=seeded())[2]
+    whole = pipe.encode_emotion("a cat", "awe", generator=seeded())[2]
+    half = pipe.encode_emotion("a cat", "awe", emotion_scale=0.5, generator=seeded())[2]
+    assert not torch.allclose(bare, whole)
+    torch.testing.assert_close(half, (bare + whole) / 2)
+
+
+def test_on_the_way_to_the_emotion_each_text_encoder_keeps_its_own_words(pipe):
+    """The slot stands third in the first encoder's prompt and second in the other's."""
+    prompts = {"prompt": "a <awe> cat", "prompt_2": "<awe> dog"}
+    start = pipe.encode_emotion(**prompts, emotion_scale=1e-6, generator=seeded())[0]
+    bare = pipe.encode_emotion(**prompts, emotion_scale=0.0)[0]
+    for part, slot in zip((slice(WIDTHS[0]), slice(WIDTHS[0], None)), (2, 1), strict=True):
+        torch.testing.assert_close(start[:, slot + 1 :, part], bare[:, slot:-1, part], atol=1e-4, rtol=0)
 
 
 def test_the_second_prompt_shares_the_emotion(pipe):

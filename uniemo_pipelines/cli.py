@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from .modeling_uniemo import UniEmoUnderstandingModel
     from .pipeline_uniemo import UniEmoPipeline
+    from .pipeline_uniemo_xl import UniEmoXLPipeline
 
     Understanding = tuple[UniEmoUnderstandingModel, CLIPImageProcessorPil]
 
@@ -357,19 +358,28 @@ def _whole_weights(where: str) -> Iterator[None]:
         ) from None
 
 
-def _load_pipeline(model: str | None, adapter: str | None, device: str) -> "UniEmoPipeline":
+def _load_pipeline(model: str | None, adapter: str | None, device: str) -> "UniEmoPipeline | UniEmoXLPipeline":
     import torch
-
-    from .pipeline_uniemo import UniEmoPipeline
 
     where = _device(device)
     dtype = torch.float16 if where.type == "cuda" else torch.float32
     base = model or embedded.existing(embedded.STABLE_DIFFUSION)
     with _whole_weights(base):
-        pipe = UniEmoPipeline.from_pretrained(base, dtype=dtype)
+        pipe = _pipeline_class(base).from_pretrained(base, dtype=dtype)
     pipe.load_uniemo(adapter or embedded.existing(embedded.ADAPTER))
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(where)
+
+
+def _pipeline_class(base: str) -> "type[UniEmoPipeline | UniEmoXLPipeline]":
+    """The class for a base, by what its folder or repository says it is."""
+    from .pipeline_uniemo import UniEmoPipeline
+
+    if "XL" not in str(UniEmoPipeline.load_config(base).get("_class_name")):
+        return UniEmoPipeline
+    from .pipeline_uniemo_xl import UniEmoXLPipeline
+
+    return UniEmoXLPipeline
 
 
 def _load_understanding(model: str | None, device: str) -> "Understanding":
@@ -552,6 +562,8 @@ def _quiet() -> None:
     """Keeps the libraries' notices off the user's screen; errors still come through."""
     warnings.simplefilter("ignore")
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
+    for library in ("torchao", "torch.utils._pytree"):  # diffusers and transformers import torchao where it is
+        logging.getLogger(library).setLevel(logging.ERROR)
     for library in ("TRANSFORMERS", "DIFFUSERS"):
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
     from diffusers.utils import logging as diffusers_logging

@@ -103,11 +103,13 @@ def misspelt_tokens(prompt: str) -> dict[str, str]:
 
 
 class _Encoding:
-    """What one thread is encoding: the rows that it asked for, and the masks on their way between our two hooks."""
+    """What one thread is encoding: the rows that it asked for, the masks on their way between our two hooks, and where
+    any of the tokens stood in the last text."""
 
     def __init__(self) -> None:
         self.rows: dict[str, torch.Tensor] = {}
         self.masks: dict[str, torch.Tensor] = {}
+        self.places: torch.Tensor | None = None
 
 
 class _PerThread(threading.local):
@@ -121,6 +123,10 @@ class _PerThread(threading.local):
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
         return _PerThread, ()
+
+
+class _HookedEmbedding(nn.Embedding):
+    """An embedding with our hook: compiled code does not look for new hooks, but it does look at a module's class."""
 
 
 class PseudoTokens:
@@ -166,7 +172,6 @@ class PseudoTokens:
         self._add_tokens()
         self._swap_handle = text_encoder.register_forward_pre_hook(self._swap_ids, with_kwargs=True)
         self._hook_embedding()
-        _forget_graphs(text_encoder)
 
     @classmethod
     def shared(cls, tokenizer: PreTrainedTokenizerBase, text_encoder: PreTrainedModel) -> "PseudoTokens":
@@ -227,17 +232,22 @@ class PseudoTokens:
         """The tokens whose rows a surrounding `conditions` context gives in this thread."""
         return frozenset(self._per_thread.encoding.rows)
 
+    @property
+    def places(self) -> torch.Tensor:
+        """(B, tokens) bool: where any of our tokens stood in what this thread encoded last."""
+        return self._per_thread.encoding.places
+
     def refresh(self) -> None:
         """Mend what others changed: tokens dropped or renumbered, an embedding module replaced."""
         self._add_tokens()
         if self.text_encoder.get_input_embeddings() is not self._embedding:
-            self._embedding_handle.remove()
+            self._unhook_embedding()
             self._hook_embedding()
 
     def remove(self) -> None:
         """Take the hooks off and give the tokenizer back as it was, but for tokens that others added since."""
         self._swap_handle.remove()
-        self._embedding_handle.remove()
+        self._unhook_embedding()
         if getattr(self.text_encoder, "_uniemo_pseudo_tokens", None) is self:
             del self.text_encoder._uniemo_pseudo_tokens
         backend = self.tokenizer.backend_tokenizer
@@ -310,6 +320,13 @@ class PseudoTokens:
     def _hook_embedding(self) -> None:
         self._embedding = self.text_encoder.get_input_embeddings()
         self._embedding_handle = self._embedding.register_forward_hook(self._write_rows)
+        if type(self._embedding) is nn.Embedding:
+            self._embedding.__class__ = _HookedEmbedding
+
+    def _unhook_embedding(self) -> None:
+        self._embedding_handle.remove()
+        if type(self._embedding) is _HookedEmbedding:
+            self._embedding.__class__ = nn.Embedding
 
     def _swap_ids(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -325,6 +342,7 @@ class PseudoTokens:
             self._check_rows(ids, batch_size=input_ids.view(-1, input_ids.shape[-1]).shape[0])
         masks = {token: input_ids == index for token, index in ids.items()}
         self._per_thread.encoding.masks = masks
+        self._per_thread.encoding.places = sum(masks.values(), torch.zeros_like(input_ids, dtype=torch.bool))
         for mask in masks.values():
             input_ids = input_ids.masked_fill(mask, self._harmless_id)
         return ((input_ids, *args[1:]), kwargs) if args else (args, {**kwargs, "input_ids": input_ids})
@@ -349,12 +367,6 @@ class PseudoTokens:
                 row = row.to(output) if row.ndim == 1 else row.to(output).unsqueeze(1)
                 output = torch.where(mask.view(output.shape[:-1]).to(output.device).unsqueeze(-1), row, output)
         return output if masks else None
-
-
-def _forget_graphs(module: nn.Module) -> None:
-    """A graph compiled before our hooks came would go on without them, and PyTorch does not look for new ones."""
-    if any(part._compiled_call_impl is not None for part in module.modules()) or hasattr(module, "_orig_mod"):
-        torch.compiler.reset()
 
 
 def _added(backend: Tokenizer) -> dict[int, Any]:
