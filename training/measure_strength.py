@@ -170,7 +170,7 @@ def _cell(point: Mean, with_interval: bool) -> str:
 
 
 def plot(arguments: StrengthArguments, by_prompt: dict[str, dict[str, Curve]], by_pair: dict) -> Figure:
-    """A panel of eight curves and their mean for each prompt, and a panel of two curves for each pair."""
+    """A panel of eight curves and their mean for each prompt, and one of two curves for each pair; 95 % shaded."""
     figure = Figure(figsize=(3.6 * max(len(by_prompt), len(by_pair)), 6.4), layout="constrained")
     above, below = (
         np.atleast_1d(part.subplots(1, len(panels)))
@@ -178,8 +178,10 @@ def plot(arguments: StrengthArguments, by_prompt: dict[str, dict[str, Curve]], b
     )
     for axis, (prompt, curves) in zip(above, by_prompt.items(), strict=True):
         for name, found in curves.items():
-            bold = {"color": "black", "linewidth": 2.5} if name == "mean" else {"linewidth": 1}
-            _line(axis, arguments.scales, found, label=name, **bold)
+            if name == "mean":
+                _line(axis, arguments.scales, found, label=name, color="black", linewidth=2.5)
+            else:
+                axis.plot(arguments.scales, [point.judge for point in found], label=name, linewidth=1)
         axis.set(xlabel="emotion_scale", ylabel="P(target)", title=prompt, ylim=(0, 1))
     axis.legend(fontsize=6, loc="lower right")
     for axis, (pair, curves) in zip(below, by_pair.items(), strict=True):
@@ -211,7 +213,7 @@ def main(arguments: StrengthArguments) -> None:
     content = {"arguments": asdict(arguments), "strength": by_prompt, "fusion": by_pair}
     (output / "strength.json").write_text(json.dumps(content, indent=1, default=asdict) + "\n", encoding="utf-8")
     (output / "strength.md").write_text(table(arguments, by_prompt, by_pair), encoding="utf-8")
-    plot(arguments, by_prompt, by_pair).savefig(output / "strength.png", dpi=100)
+    plot(arguments, by_prompt, by_pair).savefig(output / "strength.png", dpi=90)
     print(table(arguments, by_prompt, by_pair))
 
 
