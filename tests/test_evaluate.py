@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import save_model
 from transformers import CLIPVisionConfig
 
-from training import choose_sampling, evaluate
+from training import choose_sampling, evaluate, measure_export, measure_strength
 from training.backbones.reader import Reader
 from training.evaluate import EvaluationArguments, table, truthful_caption, verdict
 from training.judging import Scores
@@ -139,3 +139,49 @@ def test_sampling_sweeps_guidance_then_variation_at_the_best_guidance(arguments:
     assert "**" in (output / "sampling.md").read_text()
     with Image.open(output / "sampling.png") as picture:
         assert picture.size == (1300, 600)
+
+
+def test_strength_is_measured_over_scales_and_fusions_from_shared_images(arguments: EvaluationArguments) -> None:
+    settings = {name: getattr(arguments, name) for name in evaluate.SampledArguments.__dataclass_fields__}
+    swept = measure_strength.StrengthArguments(
+        **settings,
+        prompts=["<emotion>", "a <emotion> cat"],
+        scales=[0.0, 1.0],
+        pairs=["awe+fear"],
+        weights=[0, 0.5, 1],
+    )
+    measure_strength.main(swept)
+    output = Path(arguments.output)
+    content = json.loads((output / "strength.json").read_text())
+    curves = content["strength"]["<emotion>"]
+    assert list(curves) == [*EMOTIONS, "mean"]
+    assert curves["awe"][0]["rise"] is None and curves["awe"][0]["interval"][0] <= curves["awe"][0]["judge"]
+    assert sum(curves[name][0]["judge"] for name in EMOTIONS) == pytest.approx(1), "at 0 all share the stock images"
+    fused = content["fusion"]["awe+fear"]
+    assert fused["awe"][0]["judge"] == curves["awe"][1]["judge"] and fused["fear"][2] != fused["fear"][0]
+    assert "| awe+fear: fear | " in (output / "strength.md").read_text()
+    assert (output / "strength.png").exists() and (output / "sheet_1.jpg").exists()
+    kept = list((output / "images").glob("*/*cat*.npy"))
+    assert len(kept) == 1 + len(EMOTIONS) and np.load(kept[0]).shape[0] == arguments.images
+
+
+def test_curves_rise_and_saturate_where_they_say() -> None:
+    points = [torch.full((2, 4), value) + torch.tensor([0.0, 0.1, 0.0, 0.1]) for value in (0.1, 0.5, 0.8, 0.79)]
+    found = measure_strength.curve(points)
+    assert found[1].rise[0] == pytest.approx(0.4), "seed by seed: what differs between seeds is no uncertainty of it"
+    assert found[1].rise[1] == pytest.approx((0.4, 0.4), abs=1e-6)
+    assert found[1].interval[1] - found[1].interval[0] > 0.1
+    assert measure_strength.rises(found, 3) and not measure_strength.rises(found, 4)
+    assert measure_strength.saturation((0, 0.5, 1, 2), found) == 1
+
+
+def test_exports_are_measured_by_a_stock_pipeline_that_loads_them(arguments: EvaluationArguments) -> None:
+    settings = {name: getattr(arguments, name) for name in evaluate.JudgedArguments.__dataclass_fields__}
+    measure_export.main(measure_export.ExportArguments(**settings, vectors=3))
+    output = Path(arguments.output)
+    content = json.loads((output / "export.json").read_text())
+    assert list(content["figures"]) == ["real", *measure_export.ROWS]
+    images = {row: np.load(next((output / "images").glob(f"*/{row}-awe.npy"))) for row in measure_export.ROWS}
+    assert all((images[row] != images["live"]).any() for row in ("mean", "drawn", "all"))
+    assert (images["drawn"][0] != images["all"][0]).any()
+    assert "3 vectors" in (output / "export.md").read_text()

@@ -7,7 +7,7 @@ import torch
 from training.backbones.corpus import label_row
 from training.backbones.reader import Reading, accuracy
 from training.judging import bayes_emotions, judge_images
-from training.metrics import coverage, kernel_distance, total_variation, wilson_interval
+from training.metrics import coverage, kernel_distance, mean_interval, total_variation, wilson_interval
 from training.miniemoset.attributes import EMOTIONS, Attributes, posterior, sample_attributes
 from training.miniemoset.objects import OBJECTS
 
@@ -99,3 +99,12 @@ def test_reading_accuracy_counts_every_object_present() -> None:
     assert accuracy(reading, labels) == {"scene": 1, "object": 1, "palette": 1, "brightness": 1}
     reading.object_logits[0, OBJECTS.index("Car")] = -9.0  # one of the three objects is missed
     assert accuracy(reading, labels)["object"] == pytest.approx(2 / 3)
+
+
+def test_mean_interval_is_the_normal_one() -> None:
+    values = torch.randn(100_000, generator=torch.Generator().manual_seed(0)) + 3
+    mean, (low, high) = mean_interval(values)
+    assert mean == pytest.approx(3, abs=0.02)
+    assert (high - mean, mean - low) == pytest.approx((1.96 / 100_000**0.5,) * 2, rel=0.02)
+    with pytest.raises(ValueError, match="at least two values, found 1"):
+        mean_interval(values[:1])

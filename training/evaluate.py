@@ -11,7 +11,7 @@ drawn from P(attributes | emotion) (a rival that knows the truth).
 
 import json
 from dataclasses import asdict, dataclass, field
-from hashlib import sha256
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,7 @@ from .metrics import wilson_interval
 from .miniemoset.attributes import EMOTIONS, bayes_accuracy, sample_attributes
 from .miniemoset.captions import full_caption
 from .miniemoset.streams import Stream
-from .sampling import sample_pictures
+from .sampling import digest_of, kept_pictures, sample_pictures
 from .train_baseline import PlainClassifier
 
 LEAST_SHARE, MOST_EXCESS = 0.8, 0.10
@@ -44,20 +44,26 @@ ROWS = {
 
 
 @dataclass(kw_only=True)
-class JudgedArguments:
+class SampledArguments:
     """What generates, who judges, and how many images."""
 
-    data: str = field(metadata={"help": "MiniEmoSet's folder"})
     base: str = field(metadata={"help": "stock Stable Diffusion folder"})
     adapter: str = field(metadata={"help": "folder with uniemo_adapter.safetensors and understanding/"})
     judge: str = field(metadata={"help": "weights of the judge"})
     judge_architecture: str = field(metadata={"help": "the judge's", "choices": ["resnet", "convnext"]})
     output: str = field(metadata={"help": "folder to write"})
-    split: str = field(metadata={"help": "test, or calibration to choose settings"})
     images: int = field(default=250, metadata={"help": "images of each emotion and row"})
     steps: int = field(default=25, metadata={"help": "denoising steps"})
     batch_size: int = 25
     seed: int = 0
+
+
+@dataclass(kw_only=True)
+class JudgedArguments(SampledArguments):
+    """The real images to compare with."""
+
+    data: str = field(metadata={"help": "MiniEmoSet's folder"})
+    split: str = field(metadata={"help": "test, or calibration to choose settings"})
 
 
 @dataclass(kw_only=True)
@@ -137,12 +143,7 @@ def kept_images(pipeline: UniEmoPipeline, row: str, arguments: EvaluationArgumen
     images = []
     for emotion in tqdm(EMOTIONS, ROWS[row]):
         path = folder / f"{row}-{decisive_digest(row, arguments)}" / f"{emotion}.npy"
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(".partial.npy")
-            np.save(partial, generate(pipeline, row, emotion, arguments))
-            partial.rename(path)
-        images.append(np.load(path))
+        images.append(kept_pictures(path, partial(generate, pipeline, row, emotion, arguments)))
     return images
 
 
@@ -152,10 +153,7 @@ def decisive_digest(row: str, arguments: EvaluationArguments) -> str:
     if row == "uniemo":
         weights.append(Path(arguments.adapter, ADAPTER_NAME))
         settings.append("variation")
-    digest = sha256(repr([getattr(arguments, name) for name in settings]).encode())
-    for path in weights:
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]
+    return digest_of([getattr(arguments, name) for name in settings], weights)
 
 
 def truthful_caption(emotion: str, seed: int) -> str:

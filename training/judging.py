@@ -65,7 +65,12 @@ def judge_images(readings: Sequence[Reading], reference: Sequence[Reading]) -> S
 
 
 def bayes_emotions(reading: Reading) -> torch.Tensor:
-    """The likeliest emotion (N,) of the attributes read, by the world's own probabilities.
+    """The likeliest emotion (N,) of the attributes read, by the world's own probabilities."""
+    return bayes_posteriors(reading).argmax(-1)
+
+
+def bayes_posteriors(reading: Reading) -> torch.Tensor:
+    """P(emotion | the attributes read), (N, 8), by the world's own probabilities.
 
     The clearest object counts, and the second clearest where the judge rather sees it than not.
     """
@@ -79,8 +84,8 @@ def bayes_emotions(reading: Reading) -> torch.Tensor:
             palette=PALETTES[reading.palette[index]],
             brightness=BRIGHTNESSES[reading.brightness[index]],
         )
-        found.append(int(posterior(attributes).argmax()))
-    return torch.tensor(found)
+        found.append(torch.from_numpy(posterior(attributes)))
+    return torch.stack(found)
 
 
 def _sizes(part: str) -> int:

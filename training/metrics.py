@@ -24,6 +24,18 @@ def wilson_interval(hits: int, count: int, z: float = 1.96) -> tuple[float, floa
     return centre - half, centre + half
 
 
+def mean_interval(values: Tensor, z: float = 1.96) -> tuple[float, tuple[float, float]]:
+    """The mean of (N,) values and its 95 % interval, by the normal approximation.
+
+    Raises:
+        ValueError: fewer than two values.
+    """
+    if len(values) < 2:
+        raise ValueError(f"Expected at least two values, found {len(values)}.")
+    mean, half = values.mean().item(), z * values.std().item() / math.sqrt(len(values))
+    return mean, (mean - half, mean + half)
+
+
 def total_variation(found: Tensor, reference: Tensor, size: int) -> float:
     """Total variation distance, 0..1, between two samples of categories.
 

@@ -1,6 +1,8 @@
 """Pictures from a pipeline as arrays, each with a seed of its own."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,3 +37,24 @@ def sample_pictures(
         generators = [torch.Generator().manual_seed(seed) for seed in batch]
         pictures += pipeline(**asked, **options, generator=generators).images
     return np.stack([np.asarray(picture) for picture in pictures])
+
+
+def kept_pictures(path: Path, draw: Callable[[], np.ndarray]) -> np.ndarray:
+    """The pictures at `path`; drawn and kept there first, whole or not at all, where there are none.
+
+    A run that was stopped so goes on where it was.
+    """
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial.npy")
+        np.save(partial, draw())
+        partial.rename(path)
+    return np.load(path)
+
+
+def digest_of(settings: object, weights: Iterable[Path]) -> str:
+    """A short name of all that decides pictures: settings, by their repr, and the bytes of weights."""
+    digest = sha256(repr(settings).encode())
+    for path in weights:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]

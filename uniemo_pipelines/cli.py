@@ -1,4 +1,4 @@
-"""The command line `uniemo`: generate, understand, convert, info.
+"""The command line `uniemo`: generate, understand, convert, export, info.
 
 Nothing heavy is imported before a command runs, so that `uniemo --help` answers at once.
 """
@@ -248,6 +248,38 @@ def convert(
 
     for line in convert_files(files, out, tokenizer, heads, activation):
         typer.echo(line)
+
+
+@app.command()
+def export(
+    textual_inversion: Annotated[
+        Path, typer.Option("--textual-inversion", metavar="DIR", help="Folder for awe.safetensors and the others.")
+    ],
+    adapter: Annotated[
+        str | None, typer.Option(help="UniEmo adapter file, folder or Hub repository instead of the embedded one.")
+    ] = None,
+    vectors: Annotated[
+        int, typer.Option(min=1, metavar="K", help="Of each emotion: its mean, and K - 1 of its variety.")
+    ] = 1,
+) -> None:
+    """Export the eight emotions as textual inversions, for programs that know nothing of UniEmo.
+
+    uniemo export --textual-inversion embeddings
+
+    In diffusers: load_textual_inversion("embeddings", weight_name="awe.safetensors"), then <awe> in a prompt is the
+    emotion's mean, which evokes it surely but draws much the same picture every time. With --vectors 8, put one of
+    <awe>_1 ... <awe>_7 into each prompt, in turn or by chance: they span the emotion's variety. <awe> then means all
+    eight at once, which has no more variety than the mean.
+    """
+    _quiet()
+    from .adapters_uniemo import find_adapter, read_adapter
+    from .textual_inversion_uniemo import export_textual_inversions
+
+    fusion = read_adapter(find_adapter(adapter or embedded.existing(embedded.ADAPTER))).fusion.float()
+    for file in export_textual_inversions(fusion, textual_inversion, vectors):
+        typer.echo(file)
+    widths = " and ".join(map(str, fusion.config.condition_dims))
+    typer.echo(f"8 emotions, {vectors} x {widths} numbers each, for text encoders of that width", err=True)
 
 
 @app.command()
