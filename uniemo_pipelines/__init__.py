@@ -3,7 +3,11 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from wrapt import register_post_import_hook
+
 __version__ = "0.1.0"
+
+register_post_import_hook("uniemo_pipelines.auto_pipelines:register", "diffusers.pipelines.auto_pipeline")
 
 # Imported at first use, so that the command line answers at once and understanding alone needs no diffusers.
 _EXPORTS = {
@@ -12,11 +16,11 @@ _EXPORTS = {
     "UniEmoUnderstandingModel": "modeling_uniemo",
     "UniEmoFusionModel": "fusion_uniemo",
     "UniEmoLoaderMixin": "loaders_uniemo",
-    "UniEmoPipeline": "auto_pipelines",  # this and the others make themselves known to AutoPipeline
-    "UniEmoImg2ImgPipeline": "auto_pipelines",
-    "UniEmoInpaintPipeline": "auto_pipelines",
-    "UniEmoControlNetPipeline": "auto_pipelines",
-    "UniEmoXLPipeline": "auto_pipelines",
+    "UniEmoPipeline": "pipeline_uniemo",
+    "UniEmoImg2ImgPipeline": "pipeline_uniemo_img2img",
+    "UniEmoInpaintPipeline": "pipeline_uniemo_inpaint",
+    "UniEmoControlNetPipeline": "pipeline_uniemo_controlnet",
+    "UniEmoXLPipeline": "pipeline_uniemo_xl",
 }
 
 __all__ = [
@@ -33,16 +37,14 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from .auto_pipelines import (
-        UniEmoControlNetPipeline,
-        UniEmoImg2ImgPipeline,
-        UniEmoInpaintPipeline,
-        UniEmoPipeline,
-        UniEmoXLPipeline,
-    )
     from .fusion_uniemo import UniEmoFusionModel
     from .loaders_uniemo import UniEmoLoaderMixin
     from .modeling_uniemo import EMOTIONS, UniEmoConfig, UniEmoUnderstandingModel
+    from .pipeline_uniemo import UniEmoPipeline
+    from .pipeline_uniemo_controlnet import UniEmoControlNetPipeline
+    from .pipeline_uniemo_img2img import UniEmoImg2ImgPipeline
+    from .pipeline_uniemo_inpaint import UniEmoInpaintPipeline
+    from .pipeline_uniemo_xl import UniEmoXLPipeline
 
 
 def __getattr__(name: str) -> Any:

@@ -1,10 +1,6 @@
-"""Our pipelines, and their places in the tables by which diffusers' AutoPipeline classes go from task to task."""
+"""Our pipelines in the tables by which diffusers' AutoPipeline classes go from task to task."""
 
-from diffusers.pipelines.auto_pipeline import (
-    AUTO_IMAGE2IMAGE_PIPELINES_MAPPING,
-    AUTO_INPAINT_PIPELINES_MAPPING,
-    AUTO_TEXT2IMAGE_PIPELINES_MAPPING,
-)
+from types import ModuleType
 
 from .pipeline_uniemo import UniEmoPipeline
 from .pipeline_uniemo_controlnet import UniEmoControlNetPipeline
@@ -12,8 +8,13 @@ from .pipeline_uniemo_img2img import UniEmoImg2ImgPipeline
 from .pipeline_uniemo_inpaint import UniEmoInpaintPipeline
 from .pipeline_uniemo_xl import UniEmoXLPipeline
 
-AUTO_TEXT2IMAGE_PIPELINES_MAPPING["uniemo"] = UniEmoPipeline
-AUTO_TEXT2IMAGE_PIPELINES_MAPPING["uniemo-controlnet"] = UniEmoControlNetPipeline
-AUTO_TEXT2IMAGE_PIPELINES_MAPPING["uniemo-xl"] = UniEmoXLPipeline
-AUTO_IMAGE2IMAGE_PIPELINES_MAPPING["uniemo"] = UniEmoImg2ImgPipeline
-AUTO_INPAINT_PIPELINES_MAPPING["uniemo"] = UniEmoInpaintPipeline
+
+def register(auto_pipeline: ModuleType) -> None:
+    """Called with `diffusers.pipelines.auto_pipeline` when that is imported, for importing it here would import every
+    pipeline that there is."""
+    text_to_image = auto_pipeline.AUTO_TEXT2IMAGE_PIPELINES_MAPPING
+    text_to_image["uniemo"] = UniEmoPipeline
+    text_to_image["uniemo-controlnet"] = UniEmoControlNetPipeline
+    text_to_image["uniemo-xl"] = UniEmoXLPipeline
+    auto_pipeline.AUTO_IMAGE2IMAGE_PIPELINES_MAPPING["uniemo"] = UniEmoImg2ImgPipeline
+    auto_pipeline.AUTO_INPAINT_PIPELINES_MAPPING["uniemo"] = UniEmoInpaintPipeline

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from diffusers.utils import logging
+from torch.nn.functional import pad
 
 from .loaders_uniemo import as_conditions
 from .planning_uniemo import EmotionPlan, Emotions, EmotionSettings, Generators, Texts, plan_emotions
@@ -117,7 +118,7 @@ class UniEmoConditioningMixin:
         prompts = {name: texts.get(name) for name in ("prompt", "prompt_2")}
         negatives = {name: texts.get(f"negative_{name}") for name in prompts}
         self._warn_of_misspelt(prompts["prompt"])
-        given = self._pseudo_tokens[0].given
+        given = frozenset(self._pseudo_tokens[0].rows)
         return plan_emotions(prompts, negatives, settings, self._uniemo, given, images_per_prompt, generator)
 
     def _warn_of_misspelt(self, prompt: str | list[str] | None) -> None:
@@ -144,7 +145,7 @@ class UniEmoConditioningMixin:
             for tokens in self._pseudo_tokens:
                 stack.enter_context(tokens.lock)
                 tokens.refresh()
-                own = {token: row for token, row in tokens.meanings(self).items() if token not in tokens.given}
+                own = {token: row for token, row in tokens.meanings(self).items() if token not in tokens.rows}
                 stack.enter_context(tokens.conditions(own))
             if clip_skip is not None:
                 for _, text_encoder in self._text_encoders:
@@ -189,29 +190,42 @@ class UniEmoConditioningMixin:
         embedded model's emotion was strongest half-way (our own choice and finding).
         """
         plan = self._emotion_plan
-        if plan.scale != 1:
-            bare = encode(plan.bare_texts, images_per_prompt, clip_skip)
-            if plan.scale == 0:
-                return bare
+        if plan.scale == 0:
+            return encode(plan.bare_texts, images_per_prompt, clip_skip)
         # Each image has its own condition, so that prompts are repeated here and not their embeddings.
         texts = {
             name: [text for text in batch for _ in range(images_per_prompt)] for name, batch in plan.texts.items()
         }
-        with self.emotion_conditions(plan.conditions):
-            full = encode(texts, 1, clip_skip)
         if plan.scale == 1:
-            return full
-        starts = (self._beside_slots(bare[0]), *bare[1:])
-        return tuple(start + plan.scale * (end - start) for start, end in zip(starts, full, strict=True))
+            with self.emotion_conditions(plan.conditions):
+                return encode(texts, 1, clip_skip)
+        # In one batch, the bare prompts first.
+        texts = {name: plan.bare_texts[name] + batch for name, batch in texts.items()}
+        count = len(plan.bare_texts["prompt"])
+        with self._padded_conditions(count):
+            both = encode(texts, 1, clip_skip)
+        starts = [embeds[:count].repeat_interleave(images_per_prompt, dim=0) for embeds in both]
+        starts[0] = self._beside_slots(starts[0])
+        return tuple(start + plan.scale * (own[count:] - start) for start, own in zip(starts, both, strict=True))
+
+    @contextmanager
+    def _padded_conditions(self, count: int) -> Iterator[None]:
+        """The conditions of a batch that has so many bare prompts in front of the plan's."""
+        with ExitStack() as stack:
+            for index, tokens in enumerate(self._pseudo_tokens):
+                planned = {token: own[index] for token, own in self._emotion_plan.conditions.items()}
+                rows = {token: row for token, row in (tokens.rows | planned).items() if row.ndim == 2}
+                stack.enter_context(tokens.conditions({t: pad(row, (0, 0, count, 0)) for t, row in rows.items()}))
+            yield
 
     def _beside_slots(self, bare: torch.Tensor) -> torch.Tensor:
-        """Embeddings (B, tokens, D) of bare prompts in the order of the prompts with slots that were encoded last.
+        """Embeddings (B, tokens, D) of bare prompts in the order of the last B prompts that were encoded, with slots.
 
         With several text encoders each part of D has an order of its own. What comes last in a bare prompt, which is
         padding, stands for the slots.
         """
         parts = bare.split([tokens.width for tokens in self._pseudo_tokens], dim=-1)
-        orders = (_order(tokens.places) for tokens in self._pseudo_tokens)
+        orders = (_order(tokens.places[-len(bare) :]) for tokens in self._pseudo_tokens)
         moved = [part.gather(1, order[..., None].expand_as(part)) for part, order in zip(parts, orders, strict=True)]
         return torch.cat(moved, dim=-1)
 

@@ -137,7 +137,8 @@ class UniEmoFusionModel(ModelMixin, ConfigMixin):
             (B, D) in the mappers' type; with several text encoders a tuple of them, in their order.
         """
         alpha_scene, alpha_object = self.coefficients(scene_features, object_features, emotion_weights)
-        features = [self._matching(f).to(self.dtype) for f in (emotion_features, scene_features, object_features)]
+        dtype = self.mappers[0]["emotion"][0].weight.dtype  # as self.dtype, which walks through all modules
+        features = [self._matching(f).to(dtype) for f in (emotion_features, scene_features, object_features)]
         scales = (1.0, _scaled(alpha_scene, scene_scale), _scaled(alpha_object, object_scale))
         conditions = tuple(_weighted_sum(mappers, features, scales) for mappers in self.mappers)
         return conditions if len(conditions) > 1 else conditions[0]
@@ -156,9 +157,13 @@ class UniEmoFusionModel(ModelMixin, ConfigMixin):
             alpha_scene, alpha_object, each (B,), float32, in [0, 1], without gradient. Where the base is empty alpha
             is 1: with no statistics there is no ground to suppress anything.
         """
-        weights = self._rows(emotion_weights, len(scene_features))
+        return self.coefficients_of(self.retrieve(scene_features, object_features), emotion_weights)
+
+    @torch.no_grad()
+    def coefficients_of(self, nearest: tuple[Tensor, Tensor], emotion_weights: Tensor) -> tuple[Tensor, Tensor]:
+        """`coefficients` of what `retrieve` gave, the indices (B,) of scenes and objects."""
+        weights = self._rows(emotion_weights, len(nearest[0]))
         tables = (self.scene_coefficients, self.object_coefficients)
-        nearest = self.retrieve(scene_features, object_features)
         alphas = [
             (weights * table.float()[index]).sum(-1) if len(table) else torch.ones_like(weights[:, 0])
             for table, index in zip(tables, nearest, strict=True)

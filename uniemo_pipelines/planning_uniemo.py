@@ -280,16 +280,18 @@ def _acting(
 
     Each has generators of its own from the same seeds, so that what it draws does not depend on the others.
     """
-    where = state.main.fusion
+    main = state.main.fusion
     found = []
     for adapter, share in state.shares:
-        fusion = put(adapter.fusion, where.device, where.dtype)  # a pipeline moves the main one alone
-        generators = sample_generators(generator, count * images_per_prompt, where.device)
+        fusion = adapter.fusion
+        if fusion is not main:  # which is the only one that a pipeline moves and casts
+            put(fusion, main.device, main.dtype)
+        generators = sample_generators(generator, count * images_per_prompt, main.device)
         features = probabilities = None
         if settings.emotion_image is not None:
             images = _per_prompt("emotion_image", settings.emotion_image, count)
             shared = not isinstance(settings.emotion_image, (list, tuple))
-            output = adapter.read(images[:1] if shared else images, where.device, where.dtype)
+            output = adapter.read(images[:1] if shared else images, main.device, main.dtype)
             read = (output.emotion_features, output.scene_features, output.object_features)
             expanded = (feature.expand(count, -1).repeat_interleave(images_per_prompt, dim=0) for feature in read)
             features = EmotionSample(*expanded)
@@ -351,8 +353,8 @@ def _spread(rows: list[int], conditions: torch.Tensor, count: int) -> torch.Tens
 
 def _attributes(fusion: UniEmoFusionModel, sample: EmotionSample, weights: torch.Tensor) -> list[dict[str, Any]]:
     """What was retrieved for each of a batch of features, to explain the condition that they became."""
-    scenes, objects = fusion.retrieve(sample.scene_features, sample.object_features)
-    alphas = fusion.coefficients(sample.scene_features, sample.object_features, weights)
+    scenes, objects = nearest = fusion.retrieve(sample.scene_features, sample.object_features)
+    alphas = fusion.coefficients_of(nearest, weights)
     columns = (weights.tolist(), scenes.tolist(), objects.tolist(), alphas[0].tolist(), alphas[1].tolist())
     return [
         {

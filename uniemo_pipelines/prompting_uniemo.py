@@ -228,9 +228,9 @@ class PseudoTokens:
             encoding.rows = outer
 
     @property
-    def given(self) -> frozenset[str]:
-        """The tokens whose rows a surrounding `conditions` context gives in this thread."""
-        return frozenset(self._per_thread.encoding.rows)
+    def rows(self) -> dict[str, torch.Tensor]:
+        """What surrounding `conditions` contexts give in this thread, by token."""
+        return self._per_thread.encoding.rows
 
     @property
     def places(self) -> torch.Tensor:
