@@ -86,7 +86,7 @@ def test_a_mixture_is_explained_by_its_heaviest(pipe):
         ("c", None, r"loaded adapters \(a, b\), found c"),
         (["a", "b"], [1.0], "2 adapter_weights.*found 1"),
         (["a", "b"], [1.0, -1.0], "at least 0"),
-        (["a", "b"], [0.0, 0.0], "one of them above 0"),
+        (["a", "b"], [0.0, 0.0], "one of the adapter_weights above 0"),
         ("a", float("nan"), "finite"),
     ],
 )

@@ -361,6 +361,13 @@ def test_damaged_and_foreign_files_are_refused(adapter_folder, tmp_path):
     refused(tmp_path / "lora.safetensors", "no UniEmo adapter")
     save_file({"a": torch.ones(1)}, tmp_path / "new.safetensors", {"format_version": "2", "configuration": "{}"})
     refused(tmp_path / "new.safetensors", "format version 1, found format version 2")
+    for configuration, chain in (("{", ""), ("[]", ""), ("{}", "{"), ("{}", '{"clip": "x"}')):
+        metadata = {"format_version": "1", "configuration": configuration, "chain": chain}
+        save_file({"a": torch.ones(1)}, tmp_path / "header.safetensors", metadata)
+        refused(tmp_path / "header.safetensors", "Expected a whole header")
+    metadata = {"format_version": "1", "configuration": '{"bank_size": null}'}
+    save_file({"a": torch.ones(1)}, tmp_path / "size.safetensors", metadata)
+    refused(tmp_path / "size.safetensors", "one that fails")
 
 
 def test_all_tensors_that_do_not_fit_are_listed(stock):

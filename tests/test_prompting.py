@@ -47,7 +47,7 @@ def test_a_name_and_weights_become_a_distribution():
     [
         ("amusment", ValueError, "Did you mean 'amusement'"),
         ("joy", ValueError, "Expected one of amusement"),
-        ({"awe": -1, "fear": 2}, ValueError, "at least 0 for 'awe', found -1"),
+        ({"awe": -1, "fear": 2}, ValueError, "weight of 'awe' of at least 0, found -1"),
         ({"awe": float("nan")}, ValueError, "finite"),
         ({"awe": 0}, ValueError, "positive sum"),
         ({}, ValueError, "positive sum"),

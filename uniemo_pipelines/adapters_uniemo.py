@@ -31,7 +31,9 @@ ADAPTER_NAME = "uniemo_adapter.safetensors"
 FORMAT_VERSION = "1"
 _PREFIX = "fusion."
 _CHAIN = "chain."
-_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+_CHAIN_FIELDS = {"clip", "tower", "configuration", "lora"}
+HUB_ARGUMENTS = {"subfolder", "revision", "token", "cache_dir", "local_files_only", "force_download"}
+_REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _PICKLE_STARTS = (b"PK\x03\x04", b"\x80")  # torch.save's zip, and a bare pickle
 
 
@@ -96,7 +98,9 @@ def read_adapter(path: str | os.PathLike[str]) -> UniEmoAdapter:
     """
     path = Path(path)
     with path.open("rb") as file:
-        if file.read(4).startswith(_PICKLE_STARTS):
+        start = file.read(9)
+        # Eight bytes of a safetensors file are a number, which may be any, and then comes its header.
+        if start.startswith(_PICKLE_STARTS) and start[8:] != b"{":
             raise ValueError(f"Expected a safetensors file, found a pickle: {path}; convert it with `uniemo convert`.")
     try:
         with safe_open(path, framework="pt") as file:
@@ -110,20 +114,33 @@ def read_adapter(path: str | os.PathLike[str]) -> UniEmoAdapter:
     if version != FORMAT_VERSION or "configuration" not in metadata:
         found = f"format version {version}" if version else "no UniEmo adapter (its header names no format version)"
         raise ValueError(f"Expected a UniEmo adapter of format version {FORMAT_VERSION}, found {found}: {path}.")
+    configuration, about_chain = (_parsed(metadata.get(key) or "{}", path) for key in ("configuration", "chain"))
     chain = None
-    if metadata.get("chain"):
+    if about_chain:
         tensors = {name: state_dict.pop(name) for name in list(state_dict) if name.startswith(_CHAIN)}
         own = {name.removeprefix(_CHAIN): tensor for name, tensor in tensors.items()}
-        chain = UnderstandingChain(**json.loads(metadata["chain"]), tensors=own)
-    fusion = build_fusion(state_dict, json.loads(metadata["configuration"]), name=str(path))
+        if missing := sorted(_CHAIN_FIELDS - about_chain.keys()):
+            raise ValueError(f"Expected a whole header, found one without the chain's {', '.join(missing)}: {path}.")
+        chain = UnderstandingChain(**{name: about_chain[name] for name in _CHAIN_FIELDS}, tensors=own)
+    fusion = build_fusion(state_dict, configuration, name=str(path))
     understanding = metadata.get("understanding") or None
     if understanding is not None and (path.parent / understanding).is_dir():
         understanding = str((path.parent / understanding).resolve())
     return UniEmoAdapter(fusion, metadata.get("base_model") or None, understanding, chain)
 
 
+def _parsed(text: str, path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(text)
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        raise ValueError(f"Expected a whole header, found one that is damaged: {path}; fetch the file again.")
+    return content
+
+
 def _chain_metadata(chain: UnderstandingChain) -> dict[str, Any]:
-    return {name: value for name, value in vars(chain).items() if name != "tensors"}
+    return {name: getattr(chain, name) for name in _CHAIN_FIELDS}
 
 
 def build_fusion(
@@ -138,9 +155,17 @@ def build_fusion(
     settings = {key: value for key, value in configuration.items() if not key.startswith("_")}
     if unknown := sorted(settings.keys() - known):
         raise ValueError(f"Expected the configuration keys {sorted(known)}, found also {unknown} in {name}.")
-    fusion = UniEmoFusionModel(**settings)
+    try:
+        fusion = UniEmoFusionModel(**settings)
+    except Exception as error:  # a damaged number fails wherever it is used first
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"Expected a fusion model's configuration, found in {name} one that fails: {reason}"
+        ) from None
     expected = fusion.state_dict()
-    found = {key.removeprefix(_PREFIX): tensor for key, tensor in state_dict.items()}
+    found = {str(key).removeprefix(_PREFIX): tensor for key, tensor in state_dict.items()}
+    if others := sorted(key for key, value in found.items() if not isinstance(value, torch.Tensor)):
+        raise ValueError(f"Expected tensors, found others in {name}: {', '.join(others)}.")
     faults = [f"missing {key}" for key in sorted(expected.keys() - found.keys())]
     faults += [f"unknown {key}" for key in sorted(found.keys() - expected.keys())]
     faults += [
@@ -148,21 +173,39 @@ def build_fusion(
         for key in sorted(expected.keys() & found.keys())
         if found[key].shape != expected[key].shape
     ]
+    faults += [
+        f"{key} with {fault}" for key in sorted(expected.keys() & found.keys()) if (fault := _fault(key, found))
+    ]
     if faults:
         raise ValueError(f"Expected the tensors of a UniEmo fusion model, found in {name}: {'; '.join(faults)}.")
     fusion.load_state_dict(found, assign=True)
     return fusion.requires_grad_(False).eval()
 
 
-def find_adapter(location: str | os.PathLike[str], weight_name: str | None = None, **hub: Any) -> Path:
+def _fault(key: str, found: Mapping[str, torch.Tensor]) -> str | None:
+    """What is wrong with a tensor's values, which would only show in images; None where nothing is."""
+    tensor = found[key]
+    if key == "bank_neighbours":
+        size = tensor.shape[1] if tensor.ndim > 1 else 0
+        whole = not tensor.is_floating_point() and (not tensor.numel() or 0 <= tensor.min() <= tensor.max() < size)
+        return None if whole else "what are no indices of the bank"
+    if not tensor.is_floating_point():
+        return f"numbers of type {tensor.dtype}"
+    return None if tensor.isfinite().all() else "NaN or infinity"
+
+
+def find_adapter(
+    location: str | os.PathLike[str], weight_name: str | None = None, subfolder: str | None = None, **hub: Any
+) -> Path:
     """The adapter file at a path, in a folder, or in a Hub repository (`hub`: `revision`, `token`, ...)."""
     path, weight_name = Path(location), weight_name or ADAPTER_NAME
     if path.is_file():
         return path
     if path.is_dir():
+        path = path / (subfolder or "")
         if (path / weight_name).is_file():
             return path / weight_name
         raise FileNotFoundError(f"Expected an adapter file '{weight_name}' in {path}, found none; give weight_name.")
     if not _REPOSITORY.fullmatch(os.fspath(location)):
         raise FileNotFoundError(f"Expected an adapter's file, folder or repository, found nothing at '{location}'.")
-    return Path(hf_hub_download(os.fspath(location), weight_name, **hub))
+    return Path(hf_hub_download(os.fspath(location), weight_name, subfolder=subfolder, **hub))

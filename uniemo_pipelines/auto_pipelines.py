@@ -16,5 +16,11 @@ def register(auto_pipeline: ModuleType) -> None:
     text_to_image["uniemo"] = UniEmoPipeline
     text_to_image["uniemo-controlnet"] = UniEmoControlNetPipeline
     text_to_image["uniemo-xl"] = UniEmoXLPipeline
-    auto_pipeline.AUTO_IMAGE2IMAGE_PIPELINES_MAPPING["uniemo"] = UniEmoImg2ImgPipeline
-    auto_pipeline.AUTO_INPAINT_PIPELINES_MAPPING["uniemo"] = UniEmoInpaintPipeline
+    for ours, mapping in (
+        (UniEmoImg2ImgPipeline, auto_pipeline.AUTO_IMAGE2IMAGE_PIPELINES_MAPPING),
+        (UniEmoInpaintPipeline, auto_pipeline.AUTO_INPAINT_PIPELINES_MAPPING),
+    ):
+        mapping["uniemo"] = ours
+        # A task for which there is none of ours is the stock pipeline's, as it was.
+        for kind in ("controlnet", "xl"):
+            mapping[f"uniemo-{kind}"] = mapping[f"stable-diffusion-{kind}"]

@@ -2,10 +2,14 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from itertools import chain
+from threading import RLock
 from typing import Any
 
 import torch
+from diffusers.pipelines.stable_diffusion import StableDiffusionPipelineOutput
 from diffusers.utils import logging
 from torch.nn.functional import pad
 
@@ -16,14 +20,34 @@ from .understanding_uniemo import ImageInput, ImageUnderstanding, understand_ima
 
 logger = logging.get_logger(__name__)
 
+_PLANNED: ContextVar[tuple[Any, EmotionPlan] | None] = ContextVar("_PLANNED", default=None)
+_REPAIRING = RLock()
+
 Encode = Callable[[Texts, int, int | None], tuple[torch.Tensor, ...]]
 """Prompts, images of each and `clip_skip` to (B, tokens, D), with Stable Diffusion XL also to pooled (B, D)."""
 
 
+@dataclass
+class UniEmoPipelineOutput(StableDiffusionPipelineOutput):
+    """The stock output, and what explains it and makes it again.
+
+    Attributes:
+        images: the generated images, B of them.
+        nsfw_content_detected: the safety checker's finding for each; None without a checker.
+        conditions: (B, D) by token: the conditions that the tokens of each prompt stood for; a row whose prompt lacks
+            the token is zero. None where no emotion was asked for or the scale is 0. `pipe.emotion_conditions` takes
+            them back; what `emotion="awe"` put in front stands under "<emotion>", and what `emotion_conditions` gave
+            is not repeated.
+        attributes: for each image, by token: `emotion` (weights by name), the retrieved `scene` and `object` and their
+            `scene_coefficient` and `object_coefficient`. None where conditions are.
+    """
+
+    conditions: dict[str, torch.Tensor] | None = None
+    attributes: list[dict[str, dict[str, Any]]] | None = None
+
+
 class UniEmoConditioningMixin:
     """Emotions for the prompts of a pipeline, whatever its text encoders; used together with `UniEmoLoaderMixin`."""
-
-    _emotion_plan: EmotionPlan | None = None
 
     def understand(
         self, images: ImageInput | Sequence[ImageInput], top_k: int = 5, attention_maps: bool = False
@@ -51,6 +75,9 @@ class UniEmoConditioningMixin:
                 text encoders.
         """
         self._require_uniemo(["emotion_conditions"])
+        if not isinstance(conditions, Mapping):
+            raise TypeError(f"Expected conditions by token, found {conditions!r}; an output without emotion has none.")
+        self._know_tokens()
         with ExitStack() as stack:
             rows = {token: as_conditions(condition) for token, condition in conditions.items()}
             for token, own in rows.items():
@@ -78,7 +105,9 @@ class UniEmoConditioningMixin:
         num_images_per_prompt: int = 1,
         generator: Generators = None,
         do_classifier_free_guidance: bool = True,
-        **options: Any,
+        clip_skip: int | None = None,
+        lora_scale: float | None = None,
+        **second: str | list[str] | None,
     ) -> tuple[torch.Tensor | None, ...]:
         """Prompt embeddings with emotion for every pipeline that takes `prompt_embeds`.
 
@@ -86,7 +115,7 @@ class UniEmoConditioningMixin:
         are those of the call.
 
         Args:
-            **options: others of `encode_prompt`: `clip_skip`, with Stable Diffusion XL `prompt_2`, ...
+            **second: with Stable Diffusion XL `prompt_2` and `negative_prompt_2`.
 
         Returns:
             What `encode_prompt` returns: `prompt_embeds` and `negative_prompt_embeds`, each (B, tokens, D), the second
@@ -95,7 +124,9 @@ class UniEmoConditioningMixin:
         settings = EmotionSettings(
             emotion, emotion_image, emotion_scale, scene_scale, object_scale, emotion_variation, negative_emotion
         )
-        texts = {"prompt": prompt, "negative_prompt": negative_prompt, **options}
+        if unknown := sorted(second.keys() - {"prompt_2", "negative_prompt_2"}):
+            raise TypeError(f"encode_emotion() got an unexpected keyword argument '{unknown[0]}'.")
+        texts = {"prompt": prompt, "negative_prompt": negative_prompt, **second}
         plan = self._plan_emotions(texts, settings, num_images_per_prompt, generator)
         with self._planned(plan):
             return self.encode_prompt(
@@ -104,7 +135,9 @@ class UniEmoConditioningMixin:
                 num_images_per_prompt=num_images_per_prompt,
                 do_classifier_free_guidance=do_classifier_free_guidance,
                 negative_prompt=negative_prompt,
-                **options,
+                lora_scale=lora_scale,
+                clip_skip=clip_skip,
+                **second,
             )
 
     def _plan_emotions(
@@ -113,8 +146,13 @@ class UniEmoConditioningMixin:
         """The plan of a call with these `prompt`, `prompt_2`, `negative_prompt`, ...; None without an emotion."""
         if settings.asked:
             self._require_uniemo(settings.asked)
-        if not self._uniemo.adapters or not _are_texts(texts.get("prompt")):
+        if not self._uniemo.adapters:
             return None
+        if not _are_texts(texts.get("prompt")):
+            if settings.asked:
+                raise ValueError(f"Expected a prompt or a list of them, found {texts.get('prompt')!r}.")
+            return None  # the stock pipeline says what is wrong
+        self._know_tokens()
         prompts = {name: texts.get(name) for name in ("prompt", "prompt_2")}
         negatives = {name: texts.get(f"negative_{name}") for name in prompts}
         self._warn_of_misspelt(prompts["prompt"])
@@ -130,17 +168,28 @@ class UniEmoConditioningMixin:
 
     @contextmanager
     def _planned(self, plan: EmotionPlan | None) -> Iterator[None]:
-        self._emotion_plan = plan
+        """Within the context, and in this thread, this pipeline's next `encode_prompt` follows the plan."""
+        reset = _PLANNED.set(None if plan is None else (self, plan))
         try:
             yield
         finally:
-            self._emotion_plan = None
+            _PLANNED.reset(reset)
+
+    def _take_plan(self) -> EmotionPlan | None:
+        """The plan to follow; once, for a callback that encodes other prompts means these."""
+        planned = _PLANNED.get()
+        if planned is None or planned[0] is not self:
+            return None
+        _PLANNED.set(None)
+        return planned[1]
 
     # -- inside `encode_prompt`
 
     @contextmanager
     def _encoding(self, clip_skip: int | None) -> Iterator[None]:
         """Within the context tokens mean what this pipeline's adapters say, unless `emotion_conditions` says more."""
+        if self._uniemo.adapters:
+            self._know_tokens()
         with ExitStack() as stack:
             for tokens in self._pseudo_tokens:
                 stack.enter_context(tokens.lock)
@@ -149,7 +198,7 @@ class UniEmoConditioningMixin:
                 stack.enter_context(tokens.conditions(own))
             if clip_skip is not None:
                 for _, text_encoder in self._text_encoders:
-                    _repair_clip_skip(text_encoder)
+                    stack.enter_context(_repaired_clip_skip(text_encoder))
             yield
 
     def _shown(self, prompt: str | list[str] | None) -> str | list[str] | None:
@@ -160,6 +209,7 @@ class UniEmoConditioningMixin:
 
     def _encode_planned(
         self,
+        plan: EmotionPlan,
         stock: Callable[..., Any],
         device: torch.device | None,
         images_per_prompt: int,
@@ -174,13 +224,13 @@ class UniEmoConditioningMixin:
             options = {"device": device, "lora_scale": lora_scale, "clip_skip": skip}
             return stock(**texts, num_images_per_prompt=repeats, do_classifier_free_guidance=False, **options)[::2]
 
-        positives = self._encode_positive(encode, images_per_prompt, clip_skip)
+        positives = self._encode_positive(plan, encode, images_per_prompt, clip_skip)
         if guidance:
-            negatives = self._encode_negative(encode, images_per_prompt, positives, negatives)
+            negatives = self._encode_negative(plan, encode, images_per_prompt, positives, negatives)
         return chain.from_iterable(zip(positives, negatives, strict=True))
 
     def _encode_positive(
-        self, encode: Encode, images_per_prompt: int, clip_skip: int | None
+        self, plan: EmotionPlan, encode: Encode, images_per_prompt: int, clip_skip: int | None
     ) -> tuple[torch.Tensor, ...]:
         """Between 0 and 1 the scale moves the embeddings from the prompt without the slot, which at 0 is the stock one
         to the bit, to the prompt with it; above 1 it goes on in that direction.
@@ -189,7 +239,6 @@ class UniEmoConditioningMixin:
         the slots. Moved in place, words blend with their neighbours, and in "a photo of a <emotion> street" the
         embedded model's emotion was strongest half-way (our own choice and finding).
         """
-        plan = self._emotion_plan
         if plan.scale == 0:
             return encode(plan.bare_texts, images_per_prompt, clip_skip)
         # Each image has its own condition, so that prompts are repeated here and not their embeddings.
@@ -202,18 +251,18 @@ class UniEmoConditioningMixin:
         # In one batch, the bare prompts first.
         texts = {name: plan.bare_texts[name] + batch for name, batch in texts.items()}
         count = len(plan.bare_texts["prompt"])
-        with self._padded_conditions(count):
+        with self._padded_conditions(plan, count):
             both = encode(texts, 1, clip_skip)
         starts = [embeds[:count].repeat_interleave(images_per_prompt, dim=0) for embeds in both]
         starts[0] = self._beside_slots(starts[0])
         return tuple(start + plan.scale * (own[count:] - start) for start, own in zip(starts, both, strict=True))
 
     @contextmanager
-    def _padded_conditions(self, count: int) -> Iterator[None]:
+    def _padded_conditions(self, plan: EmotionPlan, count: int) -> Iterator[None]:
         """The conditions of a batch that has so many bare prompts in front of the plan's."""
         with ExitStack() as stack:
             for index, tokens in enumerate(self._pseudo_tokens):
-                planned = {token: own[index] for token, own in self._emotion_plan.conditions.items()}
+                planned = {token: own[index] for token, own in plan.conditions.items()}
                 rows = {token: row for token, row in (tokens.rows | planned).items() if row.ndim == 2}
                 stack.enter_context(tokens.conditions({t: pad(row, (0, 0, count, 0)) for t, row in rows.items()}))
             yield
@@ -221,8 +270,8 @@ class UniEmoConditioningMixin:
     def _beside_slots(self, bare: torch.Tensor) -> torch.Tensor:
         """Embeddings (B, tokens, D) of bare prompts in the order of the last B prompts that were encoded, with slots.
 
-        With several text encoders each part of D has an order of its own. What comes last in a bare prompt, which is
-        padding, stands for the slots.
+        With several text encoders each part of D has an order of its own. What comes last in a bare prompt, padding
+        unless it is a very long one, stands for the slots.
         """
         parts = bare.split([tokens.width for tokens in self._pseudo_tokens], dim=-1)
         orders = (_order(tokens.places[-len(bare) :]) for tokens in self._pseudo_tokens)
@@ -231,25 +280,26 @@ class UniEmoConditioningMixin:
 
     def _encode_negative(
         self,
+        plan: EmotionPlan,
         encode: Encode,
         images_per_prompt: int,
         positives: Sequence[torch.Tensor],
         given: Sequence[torch.Tensor | None],
     ) -> tuple[torch.Tensor, ...]:
         """As in the stock pipelines `clip_skip` is for the prompt alone."""
-        plan = self._emotion_plan
         if given[0] is not None:
             repeated = (embeds.repeat_interleave(images_per_prompt, dim=0) for embeds in given)
             return tuple(embeds.to(own.device) for embeds, own in zip(repeated, positives, strict=True))
-        if plan.negative_texts is None and self.config.get("force_zeros_for_empty_prompt"):
+        if not plan.negative_asked and self.config.get("force_zeros_for_empty_prompt"):
             return tuple(torch.zeros_like(embeds) for embeds in positives)
-        empty = {"prompt": [""] * len(plan.texts["prompt"])}
         with self.emotion_conditions(plan.negative_conditions):
-            return encode(plan.negative_texts or empty, images_per_prompt, None)
+            return encode(plan.negative_texts, images_per_prompt, None)
 
 
 class UniEmoPromptMixin(UniEmoConditioningMixin):
     """`encode_prompt` of the pipelines with one text encoder."""
+
+    _output = UniEmoPipelineOutput
 
     def encode_prompt(
         self,
@@ -270,8 +320,9 @@ class UniEmoPromptMixin(UniEmoConditioningMixin):
             ValueError: a `<emotion>` slot that nothing fills.
         """
         with self._encoding(clip_skip):
-            if self._emotion_plan is not None:
+            if (plan := self._take_plan()) is not None:
                 prompt_embeds, negative_prompt_embeds = self._encode_planned(
+                    plan,
                     super().encode_prompt,
                     device,
                     num_images_per_prompt,
@@ -307,10 +358,19 @@ def _are_texts(prompt: Any) -> bool:
     return bool(texts) and all(text is None or isinstance(text, str) for text in texts)
 
 
-def _repair_clip_skip(text_encoder: torch.nn.Module) -> None:
+@contextmanager
+def _repaired_clip_skip(text_encoder: torch.nn.Module) -> Iterator[None]:
     """Stock `encode_prompt` looks for the final norm in a `text_model`, which CLIPTextModel now is itself.
 
-    Past `__setattr__`, which would make the encoder a part of itself. It stays, for other threads may be using it.
+    Past `__setattr__`, which would make the encoder a part of itself, and not for longer than needed, for diffusers'
+    LoRA loader takes the attribute for another text encoder.
     """
-    if not hasattr(text_encoder, "text_model"):
+    if hasattr(text_encoder, "text_model"):
+        yield
+        return
+    with _REPAIRING:
         vars(text_encoder)["text_model"] = text_encoder
+        try:
+            yield
+        finally:
+            del vars(text_encoder)["text_model"]

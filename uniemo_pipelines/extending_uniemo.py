@@ -1,19 +1,17 @@
 """What makes a stock pipeline class one of ours: the emotion arguments of its call, and the component `fusion`."""
 
+import difflib
 import functools
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from inspect import Parameter, Signature
 from typing import Any, TypeVar
 
 import torch
 from diffusers import DiffusionPipeline
-from diffusers.pipelines.stable_diffusion import StableDiffusionPipelineOutput
 
-from .adapters_uniemo import UniEmoAdapter
 from .fusion_uniemo import UniEmoFusionModel
-from .loaders_uniemo import LoadedAdapter, UniEmoState
+from .loaders_uniemo import UniEmoState
 from .planning_uniemo import EmotionSettings
 
 Pipeline = TypeVar("Pipeline", bound=type[DiffusionPipeline])
@@ -41,24 +39,6 @@ The stock pipeline's own:
 {stock}"""
 
 
-@dataclass
-class UniEmoPipelineOutput(StableDiffusionPipelineOutput):
-    """The stock output, and what explains it and makes it again.
-
-    Attributes:
-        images: the generated images, B of them.
-        nsfw_content_detected: the safety checker's finding for each; None without a checker.
-        conditions: (B, D) by token: the conditions that the tokens of each prompt stood for; a row whose prompt lacks
-            the token is zero. None where no emotion was asked for or the scale is 0. `pipe.emotion_conditions` takes
-            them back; what `emotion="awe"` put in front stands under "<emotion>".
-        attributes: for each image, by token: `emotion` (weights by name), the retrieved `scene` and `object` and their
-            `scene_coefficient` and `object_coefficient`. None where conditions are.
-    """
-
-    conditions: dict[str, torch.Tensor] | None = None
-    attributes: list[dict[str, dict[str, Any]]] | None = None
-
-
 def with_emotions(pipeline: Pipeline) -> Pipeline:
     """Class decorator: a stock pipeline class below `UniEmoConditioningMixin` and `UniEmoLoaderMixin`.
 
@@ -84,7 +64,7 @@ def _with_fusion(stock: Callable[..., None]) -> Callable[..., None]:
         self.register_to_config(understanding=understanding)
         if fusion is not None and self._text_encoders:
             self._check_base(fusion)
-            self._add_adapter("default", LoadedAdapter(UniEmoAdapter(fusion, None, understanding)))
+            self._adopt(fusion, understanding)
 
     # diffusers reads from both which components there are, and of which types.
     types = {"fusion": UniEmoFusionModel, "understanding": str | None}
@@ -102,6 +82,7 @@ def _with_arguments(pipeline: type[DiffusionPipeline]) -> Callable[..., Any]:
     @torch.no_grad()
     def generate(self: Any, *args: Any, **kwargs: Any) -> Any:
         settings = EmotionSettings(**{name: kwargs.pop(name) for name in EMOTION_ARGUMENTS if name in kwargs})
+        _refuse_misspelt(kwargs.keys() - signature.parameters.keys())
         call = signature.bind(self, *args, **kwargs)
         plan = _plan(self, call.arguments, settings)
         return_dict = call.arguments.get("return_dict", True)
@@ -117,12 +98,21 @@ def _with_arguments(pipeline: type[DiffusionPipeline]) -> Callable[..., Any]:
 
     own = [parameter.replace(kind=Parameter.KEYWORD_ONLY) for parameter in EMOTION_ARGUMENTS.values()]
     generate.__signature__ = _joined(stock, own)
-    generate.__doc__ = CALL.format(arguments=_documented(EmotionSettings), stock=inspect.cleandoc(stock.__doc__))
+    generate.__doc__ = CALL.format(arguments=_documented(EmotionSettings), stock=inspect.cleandoc(stock.__doc__ or ""))
     return generate
+
+
+def _refuse_misspelt(unknown: Iterable[str]) -> None:
+    """The stock call passes over arguments that it does not know."""
+    for name in unknown:
+        if near := difflib.get_close_matches(name, EMOTION_ARGUMENTS, n=1, cutoff=0.75):
+            raise TypeError(f"__call__() got an unexpected keyword argument '{name}'. Did you mean '{near[0]}'?")
 
 
 def _plan(pipeline: Any, arguments: dict[str, Any], settings: EmotionSettings) -> Any:
     """The plan of a call; embeddings that are passed in have none."""
+    if settings.negative_emotion is not None and arguments.get("negative_prompt_embeds") is not None:
+        raise ValueError("Expected negative_emotion or negative_prompt_embeds, found both; leave one out.")
     if arguments.get("prompt_embeds") is None:
         images = arguments.get("num_images_per_prompt") or 1
         return pipeline._plan_emotions(arguments, settings, images, arguments.get("generator"))
@@ -143,4 +133,4 @@ def _joined(stock: Callable[..., Any], own: list[Parameter]) -> Signature:
 
 def _documented(settings: type) -> str:
     """The lines of a dataclass's docstring on its attributes."""
-    return inspect.cleandoc(settings.__doc__).split("Attributes:\n")[1].split("\n\n")[0]
+    return inspect.cleandoc(settings.__doc__ or "").partition("Attributes:\n")[2].partition("\n\n")[0]

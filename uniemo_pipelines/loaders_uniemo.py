@@ -1,6 +1,7 @@
 """The mixin that loads adapters onto a stock pipeline, as IP-Adapter's and LoRA's loaders do."""
 
-import math
+import copy
+import inspect
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -20,15 +21,27 @@ from transformers import (
 )
 from transformers.utils import ModelOutput
 
-from .adapters_uniemo import ADAPTER_NAME, UniEmoAdapter, build_fusion, find_adapter, read_adapter, write_adapter
+from .adapters_uniemo import (
+    ADAPTER_NAME,
+    HUB_ARGUMENTS,
+    UniEmoAdapter,
+    build_fusion,
+    find_adapter,
+    read_adapter,
+    write_adapter,
+)
 from .fusion_uniemo import EMOTIONS, UniEmoFusionModel
-from .prompting_uniemo import EMOTION_TOKENS, PseudoTokens
+from .prompting_uniemo import EMOTION_TOKENS, PseudoTokens, checked_number
 from .understanding_uniemo import ImageInput, load_understanding, read_features
 
 logger = logging.get_logger(__name__)
 
 Conditions = tuple[torch.Tensor, ...]
 """Condition vectors, one for each text encoder."""
+
+_STATE = "_uniemo_state"  # on a fusion model that is a pipeline's component: what is loaded there
+_ENCODERS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
+_WATCHED = {"fusion", *_ENCODERS, *_ENCODERS.values()}
 
 # The understanding model may lie elsewhere than the adapter, whose revision or subfolder are not for it.
 _SHARED_HUB_ARGUMENTS = ("token", "cache_dir", "local_files_only", "force_download")
@@ -172,13 +185,16 @@ class UniEmoLoaderMixin:
             weight_name: the file's name in a folder or repository, "uniemo_adapter.safetensors" unless given.
             adapter_name: the name that `list_uniemo` gives it.
             config: the fusion model's configuration; with a state dict, and only then.
-            **hub_arguments: `revision`, `token`, `cache_dir`, `local_files_only`, ... of `hf_hub_download`.
+            **hub_arguments: `subfolder`, `revision`, `token`, `cache_dir`, `local_files_only`, `force_download`.
 
         Raises:
             ValueError: there is an adapter of this name, `config` is missing or out of place, the file is refused (see
                 `read_adapter`), or the adapter is for text encoders of other widths. The pipeline is as before then.
             FileNotFoundError: nothing at that place.
+            TypeError: an argument that there is not.
         """
+        if unknown := sorted(hub_arguments.keys() - HUB_ARGUMENTS):
+            raise TypeError(f"load_uniemo() got an unexpected keyword argument '{unknown[0]}'.")
         if adapter_name in self._uniemo.adapters:
             raise ValueError(
                 f"Expected a new adapter_name, found '{adapter_name}', which is loaded; "
@@ -187,7 +203,7 @@ class UniEmoLoaderMixin:
         if isinstance(pretrained_model_name_or_path_or_dict, Mapping):
             if config is None:
                 raise ValueError("Expected a configuration with a bare state dict, found none; give config=...")
-            adapter = UniEmoAdapter(build_fusion(pretrained_model_name_or_path_or_dict, config))
+            adapter = UniEmoAdapter(build_fusion(copy.deepcopy(pretrained_model_name_or_path_or_dict), config))
         elif config is not None:
             raise ValueError("Expected config with a bare state dict only; an adapter file carries its own.")
         else:
@@ -214,6 +230,8 @@ class UniEmoLoaderMixin:
             self._check_names([adapter_name])
         adapter = self._uniemo.main if adapter_name is None else self._uniemo.adapters[adapter_name]
         base_model = adapter.base_model or self.config.get("_name_or_path")
+        if base_model is not None and Path(base_model).is_dir():
+            base_model = Path(base_model).name  # where it lies on this machine is nobody else's matter
         understanding = adapter.chain or adapter.understanding
         return write_adapter(Path(save_directory) / weight_name, adapter.fusion, base_model, understanding)
 
@@ -228,6 +246,7 @@ class UniEmoLoaderMixin:
         self._require_uniemo()
         for tokens in self._pseudo_tokens:
             tokens.release(self)
+        vars(self._uniemo.main.fusion).pop(_STATE, None)
         self._uniemo, self._pseudo_tokens = UniEmoState(), ()  # first, for the next line asks
         self.register_modules(fusion=None)
         self.register_to_config(understanding=None)
@@ -262,10 +281,12 @@ class UniEmoLoaderMixin:
         self._check_names(names)
         if len(weights) != len(names):
             raise ValueError(f"Expected {len(names)} adapter_weights, one for each name, found {len(weights)}.")
-        if not all(math.isfinite(weight) and weight >= 0 for weight in weights) or not sum(weights) > 0:
-            raise ValueError(f"Expected finite adapter_weights of at least 0, one of them above 0, found {weights}.")
-        chosen = zip(names, weights, strict=True)
-        self._uniemo.weights = {name: float(weight) for name, weight in chosen if weight > 0}
+        if len(set(names)) < len(names):
+            raise ValueError(f"Expected each adapter once, found {names}.")
+        chosen = {name: checked_number("adapter_weight", own) for name, own in zip(names, weights, strict=True)}
+        if not any(chosen.values()):
+            raise ValueError(f"Expected one of the adapter_weights above 0, found {weights}.")
+        self._uniemo.weights = {name: weight for name, weight in chosen.items() if weight > 0}
         self._apply_uniemo()
 
     def delete_uniemo(self, adapter_names: str | Sequence[str]) -> None:
@@ -285,7 +306,7 @@ class UniEmoLoaderMixin:
         self.set_uniemo_adapters(list(active), list(active.values()))
 
     def disable_uniemo(self) -> None:
-        """Leave emotions out of every prompt, as at a scale of 0, until `enable_uniemo`; the adapters stay loaded.
+        """Leave emotions out of every prompt, negative ones too, until `enable_uniemo`; the adapters stay loaded.
 
         Raises:
             ValueError: no adapter is loaded.
@@ -309,9 +330,7 @@ class UniEmoLoaderMixin:
             ValueError: no adapter is loaded, or the scale is negative or not finite.
         """
         self._require_uniemo()
-        if not math.isfinite(scale) or scale < 0:
-            raise ValueError(f"Expected a finite scale of at least 0, found {scale}.")
-        self._uniemo.scale = float(scale)
+        self._uniemo.scale = checked_number("scale", scale)
 
     @property
     def understanding_model(self) -> PreTrainedModel:
@@ -349,14 +368,13 @@ class UniEmoLoaderMixin:
         Raises:
             ValueError: the other pipeline lacks components of this class, and they are not given by name.
         """
-        dtype = kwargs.pop("dtype", None)
+        dtype = kwargs.pop("dtype", kwargs.pop("torch_dtype", None))
         expected, optional = cls._get_signature_keys(cls)
         parts = {name: getattr(pipeline, name, None) for name in expected}
         parts |= {name: pipeline.config[name] for name in optional if name in pipeline.config}
         parts |= kwargs
-        if lacking := [name for name in expected if parts[name] is None and name not in cls._optional_components]:
-            lacking = [name for name in lacking if not hasattr(pipeline, name)]
-        if lacking:
+        needed = [name for name, own in inspect.signature(cls).parameters.items() if own.default is own.empty]
+        if lacking := [name for name in needed if parts.get(name) is None and not hasattr(pipeline, name)]:
             raise ValueError(
                 f"Expected {', '.join(lacking)} for {cls.__name__}, found none in {type(pipeline).__name__}; "
                 f"give it, as in from_pipe(pipe, {lacking[0]}={lacking[0]})."
@@ -366,8 +384,7 @@ class UniEmoLoaderMixin:
             new.register_to_config(_name_or_path=pipeline.config["_name_or_path"])
         state = vars(pipeline).get("_uniemo")
         if state is not None and state.adapters and "fusion" not in kwargs:
-            new._uniemo = replace(state, adapters=dict(state.adapters), weights=dict(state.weights))
-            new._apply_uniemo()
+            new._take_state(state)
         return new if dtype is None else new.to(dtype=dtype)
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
@@ -377,14 +394,26 @@ class UniEmoLoaderMixin:
         """
         if len(self._uniemo.adapters) > 1:
             logger.warning("save_pretrained writes one adapter of several; save_uniemo writes any by its name.")
+        if self._uniemo.adapters and self._uniemo.main.chain is not None:
+            logger.warning("save_pretrained leaves out what understands images; save_uniemo writes it.")
         with self._hidden_tokens():
             return super().save_pretrained(save_directory, *args, **kwargs)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """As diffusers' own; taking the fusion model off by hand, as any optional component, unloads everything."""
+        """As diffusers' own. Components that are replaced by hand keep the emotions: the tokens go over to another
+        tokenizer or text encoder, another fusion model takes the main adapter's place, and None unloads everything."""
+        if name == "fusion" and value is not None and self._uniemo.adapters:
+            self._check_base(value)
         super().__setattr__(name, value)
-        if name == "fusion" and value is None and self._uniemo.adapters:
+        if name not in _WATCHED or not self._uniemo.adapters:
+            return
+        if name == "fusion" and value is None:
             self.unload_uniemo()
+        elif name == "fusion" and value is not self._uniemo.main.fusion:
+            self._uniemo.main.fusion = value
+            self._apply_uniemo()
+        elif name != "fusion" and value is not None:
+            self._know_tokens()
 
     def unload_textual_inversion(self, *args: Any, **kwargs: Any) -> None:
         """As diffusers' own; our tokens, which it drops along with its own, are put back."""
@@ -397,8 +426,7 @@ class UniEmoLoaderMixin:
     @property
     def _text_encoders(self) -> list[tuple[PreTrainedTokenizerBase, PreTrainedModel]]:
         """The tokenizers and text encoders that are there; Stable Diffusion XL has two of each."""
-        names = [("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2")]
-        pairs = [(getattr(self, tokenizer, None), getattr(self, encoder, None)) for tokenizer, encoder in names]
+        pairs = ((getattr(self, tokenizer, None), getattr(self, name, None)) for name, tokenizer in _ENCODERS.items())
         return [(tokenizer, encoder) for tokenizer, encoder in pairs if encoder is not None]
 
     @property
@@ -413,36 +441,71 @@ class UniEmoLoaderMixin:
                 f"{list(fusion.config.condition_dims)}; it belongs to another base."
             )
 
+    def _adopt(self, fusion: UniEmoFusionModel, understanding: str | None) -> None:
+        """Load a component, with all that was loaded beside it on the pipeline that it comes from."""
+        state = vars(fusion).get(_STATE)
+        if state is None:
+            self._add_adapter("default", LoadedAdapter(UniEmoAdapter(fusion, None, understanding)))
+        else:
+            self._take_state(state)
+
+    def _take_state(self, state: UniEmoState) -> None:
+        self._uniemo = replace(state, adapters=dict(state.adapters), weights=dict(state.weights))
+        self._apply_uniemo()
+
     def _add_adapter(self, name: str, adapter: LoadedAdapter) -> None:
-        """Load and activate an adapter that fits; where the tokens cannot be added nothing has changed."""
-        before = self._uniemo
+        """Load and activate an adapter that fits; where that fails nothing has changed."""
+        before, fusion = self._uniemo, self.fusion
         self._uniemo = replace(before, adapters=before.adapters | {name: adapter}, weights={name: 1.0})
         try:
             self._apply_uniemo()
-        except ValueError:
+        except Exception:
+            self._uniemo = UniEmoState()  # while the component is put back
+            self.register_modules(fusion=fusion)
             self._uniemo = before
             raise
 
     def _apply_uniemo(self) -> None:
         """Let the tokens mean what the active adapters say, and the main one be the component `fusion`."""
-        self._pseudo_tokens = self._installed_tokens()
+        main = self._uniemo.main
+        if self.fusion is not None and self.fusion is not main.fusion:
+            put(main.fusion, self.fusion.device, self.fusion.dtype)
         means = self._uniemo.mean_conditions()
-        for index, tokens in enumerate(self._pseudo_tokens):
-            rows = [conditions[index] for conditions in means]
-            tokens.attach(self, dict(zip(EMOTION_TOKENS, rows, strict=True)))
-        self.register_modules(fusion=self._uniemo.main.fusion)
-        self.register_to_config(understanding=self._uniemo.main.understanding)
+        self._install_tokens([[conditions[index] for conditions in means] for index in range(len(means[0]))])
+        vars(main.fusion)[_STATE] = self._uniemo
+        self.register_modules(fusion=main.fusion)
+        self.register_to_config(understanding=main.understanding)
 
-    def _installed_tokens(self) -> list[PseudoTokens]:
+    def _install_tokens(self, means: Sequence[Sequence[torch.Tensor]]) -> None:
+        """Put the tokens on each text encoder, or on none; `means` are each emotion's, for each text encoder."""
         installed: list[PseudoTokens] = []
         try:
-            for pair in self._text_encoders:
+            for pair, rows in zip(self._text_encoders, means, strict=True):
                 installed.append(PseudoTokens.shared(*pair))
+                installed[-1].attach(self, dict(zip(EMOTION_TOKENS, rows, strict=True)))
         except ValueError:
             for tokens in installed:
                 tokens.release(self)
             raise
-        return installed
+        for tokens in self._pseudo_tokens:
+            if tokens not in installed:
+                tokens.release(self)
+        self._pseudo_tokens = installed
+        names = [tokenizer for encoder, tokenizer in _ENCODERS.items() if getattr(self, encoder, None) is not None]
+        for name, tokens in zip(names, installed, strict=True):
+            if getattr(self, name) is not tokens.tokenizer:
+                self.register_modules(**{name: tokens.tokenizer})  # the one that knows the tokens
+
+    def _know_tokens(self) -> None:
+        """Put the tokens on where they are missing: on components that were replaced, and for copies of pipelines."""
+        there = [(tokens.tokenizer, tokens.text_encoder) for tokens in self._pseudo_tokens]
+        wanted = [(tokenizer, getattr(encoder, "_orig_mod", encoder)) for tokenizer, encoder in self._text_encoders]
+        there = [(tokenizer, getattr(encoder, "_orig_mod", encoder)) for tokenizer, encoder in there]
+        same = len(there) == len(wanted) and all(
+            a is c and b is d for (a, b), (c, d) in zip(there, wanted, strict=True)
+        )
+        if not same or not all(tokens.knows(self) for tokens in self._pseudo_tokens):
+            self._apply_uniemo()
 
     @contextmanager
     def _hidden_tokens(self) -> Iterator[None]:

@@ -3,7 +3,7 @@
 from diffusers import StableDiffusionPipeline
 
 from .conditioning_uniemo import UniEmoPromptMixin
-from .extending_uniemo import UniEmoPipelineOutput, with_emotions
+from .extending_uniemo import with_emotions
 from .loaders_uniemo import UniEmoLoaderMixin
 
 
@@ -17,5 +17,3 @@ class UniEmoPipeline(UniEmoPromptMixin, UniEmoLoaderMixin, StableDiffusionPipeli
 
     Without an emotion, by argument or by token, it gives the stock pipeline's images to the bit.
     """
-
-    _output = UniEmoPipelineOutput

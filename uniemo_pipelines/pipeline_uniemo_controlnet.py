@@ -3,12 +3,10 @@
 from diffusers import StableDiffusionControlNetPipeline
 
 from .conditioning_uniemo import UniEmoPromptMixin
-from .extending_uniemo import UniEmoPipelineOutput, with_emotions
+from .extending_uniemo import with_emotions
 from .loaders_uniemo import UniEmoLoaderMixin
 
 
 @with_emotions
 class UniEmoControlNetPipeline(UniEmoPromptMixin, UniEmoLoaderMixin, StableDiffusionControlNetPipeline):
     """Images that follow a ControlNet's condition and evoke an emotion; see `UniEmoPipeline`."""
-
-    _output = UniEmoPipelineOutput

@@ -3,12 +3,10 @@
 from diffusers import StableDiffusionImg2ImgPipeline
 
 from .conditioning_uniemo import UniEmoPromptMixin
-from .extending_uniemo import UniEmoPipelineOutput, with_emotions
+from .extending_uniemo import with_emotions
 from .loaders_uniemo import UniEmoLoaderMixin
 
 
 @with_emotions
 class UniEmoImg2ImgPipeline(UniEmoPromptMixin, UniEmoLoaderMixin, StableDiffusionImg2ImgPipeline):
     """A picture redrawn so that it evokes an emotion; see `UniEmoPipeline`."""
-
-    _output = UniEmoPipelineOutput

@@ -3,12 +3,10 @@
 from diffusers import StableDiffusionInpaintPipeline
 
 from .conditioning_uniemo import UniEmoPromptMixin
-from .extending_uniemo import UniEmoPipelineOutput, with_emotions
+from .extending_uniemo import with_emotions
 from .loaders_uniemo import UniEmoLoaderMixin
 
 
 @with_emotions
 class UniEmoInpaintPipeline(UniEmoPromptMixin, UniEmoLoaderMixin, StableDiffusionInpaintPipeline):
     """A part of a picture redrawn so that it evokes an emotion; see `UniEmoPipeline`."""
-
-    _output = UniEmoPipelineOutput

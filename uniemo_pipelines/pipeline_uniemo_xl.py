@@ -48,8 +48,9 @@ class UniEmoXLPipeline(UniEmoConditioningMixin, UniEmoLoaderMixin, StableDiffusi
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor, torch.Tensor | None]:
         """As the stock pipeline's, with emotion tokens; see `UniEmoPipeline.encode_prompt`."""
         with self._encoding(None):  # nothing to repair about clip_skip here
-            if self._emotion_plan is not None:
+            if (plan := self._take_plan()) is not None:
                 embeds = self._encode_planned(
+                    plan,
                     super().encode_prompt,
                     device,
                     num_images_per_prompt,

@@ -1,6 +1,5 @@
 """From the emotions that a call asks for to prompts with tokens, and to the condition vectors of the tokens."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -12,6 +11,7 @@ from .loaders_uniemo import Conditions, UniEmoState, as_conditions, mix_conditio
 from .prompting_uniemo import (
     ALL_TOKENS,
     SLOT_TOKEN,
+    checked_number,
     emotion_weights,
     token_weights,
     tokens_in,
@@ -45,6 +45,7 @@ class EmotionSettings:
         negative_emotion: as `emotion`, to lead away from; put into the negative prompt with its mean condition.
 
     Raises:
+        TypeError: a scale or variation that is no number.
         ValueError: a scale or variation out of range, or both `emotion` and `emotion_image`.
     """
 
@@ -57,10 +58,9 @@ class EmotionSettings:
     negative_emotion: Emotions = None
 
     def __post_init__(self) -> None:
-        for name in ("emotion_scale", "scene_scale", "object_scale"):
-            if not math.isfinite(getattr(self, name)) or getattr(self, name) < 0:
-                raise ValueError(f"Expected a finite {name} of at least 0, found {getattr(self, name)}.")
-        if not 0 <= self.emotion_variation <= 1:
+        for name in ("emotion_scale", "scene_scale", "object_scale", "emotion_variation"):
+            checked_number(name, getattr(self, name))
+        if self.emotion_variation > 1:
             raise ValueError(f"Expected an emotion_variation from 0 to 1, found {self.emotion_variation}.")
         if self.emotion is not None and self.emotion_image is not None:
             raise ValueError("Expected emotion or emotion_image, found both; leave one out.")
@@ -83,7 +83,8 @@ class EmotionPlan:
             of 0.
         attributes: of each of the B images, by token: `emotion` (weights by name), `scene` and `object` (the retrieved
             names, None without a base), `scene_coefficient` and `object_coefficient` (the alphas).
-        negative_texts: b negative prompts, as `texts`; None where neither a text nor an emotion was given.
+        negative_texts: b negative prompts, as `texts`.
+        negative_asked: whether there is a negative prompt or emotion; Stable Diffusion XL may have zeros without.
         negative_conditions: (b, D) for each text encoder by token.
     """
 
@@ -92,7 +93,8 @@ class EmotionPlan:
     scale: float
     conditions: dict[str, Conditions] = field(default_factory=dict)
     attributes: list[dict[str, dict[str, Any]]] = field(default_factory=list)
-    negative_texts: Texts | None = None
+    negative_texts: Texts = field(default_factory=dict)
+    negative_asked: bool = False
     negative_conditions: dict[str, Conditions] = field(default_factory=dict)
 
 
@@ -153,8 +155,8 @@ def plan_emotions(
     if scale > 0:
         wanted = [weights for weights in wanted for _ in range(images_per_prompt)]
         _add_conditions(plan, wanted, acting, given, settings)
-    if settings.negative_emotion is not None or any(text is not None for text in negative_prompts.values()):
-        _add_negatives(plan, _as_lists(negative_prompts, count, "negative_"), acting, given, settings, state.enabled)
+    plan.negative_asked = settings.negative_emotion is not None or negative_prompts["prompt"] is not None
+    _add_negatives(plan, _as_lists(negative_prompts, count, "negative_"), acting, given, settings, state.enabled)
     return plan
 
 
@@ -222,6 +224,8 @@ def _prompt_count(prompt: str | list[str] | None, settings: EmotionSettings) -> 
     """A list of prompts sets the batch; else a list among the arguments does, and one prompt stands for all."""
     for value in (prompt, *(getattr(settings, name) for name in settings.asked)):
         if isinstance(value, (list, tuple)):
+            if not value:
+                raise ValueError("Expected at least one prompt or emotion, found an empty list.")
             return len(value)
     return 1
 
@@ -330,17 +334,21 @@ def _add_conditions(
     plan.attributes = [{} for _ in wanted]
     for token in ALL_TOKENS:
         rows = [i for i, weights in enumerate(wanted) if token in weights]
-        if not rows or token in given:
+        if not rows:
             continue
         weights = torch.stack([wanted[i][token] for i in rows])
         parts = []
         for adapter in acting:
             sample, own = adapter.sample(token, rows, weights, settings.emotion_variation)
+            if token in given:
+                continue  # having taken its turn, so that the other tokens' samples stay what they are
             condition = adapter.fusion(*sample, own, settings.scene_scale, settings.object_scale)
             parts.append((as_conditions(condition), adapter.share))
             if adapter is acting[0]:
                 for i, attributes in zip(rows, _attributes(adapter.fusion, sample, own), strict=True):
                     plan.attributes[i][token] = attributes
+        if not parts:
+            continue
         plan.conditions[token] = tuple(_spread(rows, one, len(wanted)) for one in mix_conditions(parts))
 
 

@@ -43,12 +43,13 @@ def emotion_weights(emotion: str | Mapping[str, float]) -> torch.Tensor:
         emotion = {emotion: 1.0}
     if not isinstance(emotion, Mapping):
         raise TypeError(f"Expected an emotion's name or a dict of weights, found {type(emotion).__name__}.")
-    weights = torch.zeros(len(EMOTIONS))
+    weights = [0.0] * len(EMOTIONS)
     for name, weight in emotion.items():
-        weights[_index_of(name)] += _checked_weight(name, weight)
-    if weights.sum() == 0:
+        weights[_index_of(name)] += checked_number(f"weight of '{name}'", weight)
+    total = sum(weights)
+    if not 0 < total < math.inf:
         raise ValueError(f"Expected emotion weights with a positive sum, found {dict(emotion)}; give one above zero.")
-    return weights / weights.sum()
+    return torch.tensor([weight / total for weight in weights])
 
 
 def _index_of(name: str) -> int:
@@ -62,14 +63,19 @@ def _index_of(name: str) -> int:
     raise ValueError(f"Expected one of {', '.join(EMOTIONS)}, found '{name}'.{hint}")
 
 
-def _checked_weight(name: str, weight: float) -> float:
-    try:
-        value = float(weight)
-    except (TypeError, ValueError):
-        raise TypeError(f"Expected a number as the weight of '{name}', found {weight!r}.") from None
-    if not math.isfinite(value) or value < 0:
-        raise ValueError(f"Expected a finite weight of at least 0 for '{name}', found {weight!r}.")
-    return value
+def checked_number(name: str, value: Any) -> float:
+    """A finite number of at least 0, or an error that names it.
+
+    Raises:
+        TypeError: no number.
+        ValueError: it is negative or not finite.
+    """
+    if isinstance(value, (str, bytes)) or not hasattr(value, "__float__"):
+        raise TypeError(f"Expected a number as {name}, found {value!r}.")
+    number = float(value)
+    if not math.isfinite(number) or number < 0:
+        raise ValueError(f"Expected a finite {name} of at least 0, found {value!r}.")
+    return number
 
 
 def tokens_in(prompt: str) -> list[str]:
@@ -175,8 +181,19 @@ class PseudoTokens:
 
     @classmethod
     def shared(cls, tokenizer: PreTrainedTokenizerBase, text_encoder: PreTrainedModel) -> "PseudoTokens":
-        """The installation on this text encoder, made if there is none: pipelines that share one share the tokens."""
+        """The installation on this text encoder, made if there is none: pipelines that share one share the tokens.
+
+        Its `tokenizer` is the one that knows the tokens, perhaps another than the given one, with the same vocabulary.
+
+        Raises:
+            ValueError: the text encoder has its tokens from a tokenizer of another vocabulary; as the constructor.
+        """
         installed = getattr(text_encoder, "_uniemo_pseudo_tokens", None)
+        if installed is not None and _words(installed.tokenizer) != _words(tokenizer):
+            raise ValueError(
+                "Expected a text encoder with one tokenizer, found the emotion tokens on it by a tokenizer of another "
+                "vocabulary; share the tokenizer as well, or copy the text encoder."
+            )
         if installed is None:
             installed = text_encoder._uniemo_pseudo_tokens = cls(tokenizer, text_encoder)
         return installed
@@ -188,21 +205,30 @@ class PseudoTokens:
 
     def attach(self, user: Any, defaults: Mapping[str, torch.Tensor]) -> None:
         """Count `user` in, and let its defaults hold outside contexts."""
-        self._users.pop(user, None)
+        if self._users.pop(user, None) is None:
+            # One that is collected counts as released; at the end of the program nothing has to be tidied.
+            weakref.finalize(user, self._settle).atexit = False
         self._users[user] = dict(defaults)
         self.defaults = dict(defaults)
 
+    def knows(self, user: Any) -> bool:
+        """Whether `user` is attached; a copy of one is not."""
+        return user in self._users
+
     def meanings(self, user: Any) -> dict[str, torch.Tensor]:
-        """What the tokens mean to `user` outside contexts, whoever attached last; copies of users are not known."""
-        return self._users.get(user, self.defaults)
+        """What the tokens mean to `user` outside contexts, whoever attached last."""
+        return self._users[user]
 
     def release(self, user: Any) -> None:
         """Count `user` out: the defaults of the one that came before hold again; with the last, remove everything."""
         self._users.pop(user, None)
+        self._settle()
+
+    def _settle(self) -> None:
         remaining = list(self._users.values())
         if remaining:
             self.defaults = remaining[-1]
-        else:
+        elif self.ids:
             self.remove()
 
     @contextmanager
@@ -250,23 +276,21 @@ class PseudoTokens:
         self._unhook_embedding()
         if getattr(self.text_encoder, "_uniemo_pseudo_tokens", None) is self:
             del self.text_encoder._uniemo_pseudo_tokens
-        backend = self.tokenizer.backend_tokenizer
-        if backend is self._extended and set(_added(backend)) == self._added_at_install:
-            self.tokenizer._tokenizer = self._original
-        else:
-            self._drop_tokens()
+        self._take_tokens_off()
         self.ids = {}
 
     @contextmanager
     def hidden(self) -> Iterator[None]:
-        """Within the context the tokenizer is without our tokens, to be saved as the base's own."""
-        extended = self.tokenizer.backend_tokenizer
-        if extended is self._extended and set(_added(extended)) == self._added_at_install:
-            self.tokenizer._tokenizer = self._original
+        """Within the context tokenizer and text encoder are without our tokens, to be saved as the base's own."""
+        extended, embedding = self.tokenizer.backend_tokenizer, self.text_encoder.get_input_embeddings()
+        weight, rows = embedding.weight, embedding.num_embeddings
+        self._take_tokens_off()
         try:
             yield
         finally:
             self.tokenizer._tokenizer = extended
+            embedding.weight = weight
+            embedding.num_embeddings = self.text_encoder.config.vocab_size = rows
 
     def __getstate__(self) -> dict[str, Any]:
         # Neither weak users nor a lock can be pickled; a copied text encoder starts without users.
@@ -299,6 +323,14 @@ class PseudoTokens:
             self._added_at_install = set(_added(self._extended))
         backend = self.tokenizer.backend_tokenizer
         self.ids = {token: backend.token_to_id(token) for token in ALL_TOKENS}
+
+    def _take_tokens_off(self) -> None:
+        """The original again, or where others have added tokens since, what is there without ours."""
+        backend = self.tokenizer.backend_tokenizer
+        if backend is self._extended and set(_added(backend)) == self._added_at_install:
+            self.tokenizer._tokenizer = self._original
+        else:
+            self._drop_tokens()
 
     def _drop_tokens(self) -> None:
         """Remove our tokens from among later ones, and the rows that a table resized since has for them."""
@@ -367,6 +399,10 @@ class PseudoTokens:
                 row = row.to(output) if row.ndim == 1 else row.to(output).unsqueeze(1)
                 output = torch.where(mask.view(output.shape[:-1]).to(output.device).unsqueeze(-1), row, output)
         return output if masks else None
+
+
+def _words(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    return {word: index for word, index in tokenizer.get_vocab().items() if word not in ALL_TOKENS}
 
 
 def _added(backend: Tokenizer) -> dict[int, Any]:
