@@ -156,7 +156,8 @@ def build_fusion(
     if unknown := sorted(settings.keys() - known):
         raise ValueError(f"Expected the configuration keys {sorted(known)}, found also {unknown} in {name}.")
     try:
-        fusion = UniEmoFusionModel(**settings)
+        with torch.device("meta"):  # all of it comes from the state dict
+            fusion = UniEmoFusionModel(**settings)
     except Exception as error:  # a damaged number fails wherever it is used first
         reason = str(error).partition("\n")[0]
         raise ValueError(

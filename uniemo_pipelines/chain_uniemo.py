@@ -8,10 +8,12 @@ trained whole is published as an understanding model's folder or repository inst
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import AutoImageProcessor, AutoModel, BaseImageProcessor, PreTrainedModel
+
+if TYPE_CHECKING:
+    from transformers import BaseImageProcessor, PreTrainedModel
 
 TOWER = "vision_model."
 _LORA = "lora."
@@ -35,7 +37,7 @@ class UnderstandingChain:
     lora: dict[str, Any] | None
     tensors: dict[str, torch.Tensor]
 
-    def model(self, **hub: Any) -> PreTrainedModel:
+    def model(self, **hub: Any) -> "PreTrainedModel":
         """A `UniEmoUnderstandingModel` on the stock CLIP, fetched with `token`, `cache_dir`, ...; LoRA is merged.
 
         Raises:
@@ -44,6 +46,8 @@ class UnderstandingChain:
             OSError: no CLIP at that place.
         """
         # Imported when needed: generation alone does not touch the CLIP backbone.
+        from transformers import AutoModel
+
         from .modeling_uniemo import UniEmoUnderstandingModel
 
         clip = AutoModel.from_pretrained(self.clip, **hub)
@@ -56,11 +60,13 @@ class UnderstandingChain:
         self._fill(model)
         return model.eval()
 
-    def processor(self, **hub: Any) -> BaseImageProcessor:
+    def processor(self, **hub: Any) -> "BaseImageProcessor":
         """The stock CLIP's image processor."""
+        from transformers import AutoImageProcessor
+
         return AutoImageProcessor.from_pretrained(self.clip, **hub)
 
-    def _fill(self, model: PreTrainedModel) -> None:
+    def _fill(self, model: "PreTrainedModel") -> None:
         from .modeling_uniemo import list_faults
 
         own = {name: tensor for name, tensor in self.tensors.items() if not name.startswith(_LORA)}
@@ -78,12 +84,14 @@ class UnderstandingChain:
             model.merge_adapter()
 
 
-def take_chain(model: PreTrainedModel, clip: str) -> UnderstandingChain:
+def take_chain(model: "PreTrainedModel", clip: str) -> UnderstandingChain:
     """The chain of a `UniEmoUnderstandingModel` that `from_clip(clip)` started, with its active LoRA adapter if any.
 
     Raises:
         ValueError: the model's tower is not that CLIP's, for it was trained whole.
     """
+    from transformers import AutoModel
+
     from .modeling_uniemo import UniEmoConfig
 
     stock = AutoModel.from_pretrained(clip)
@@ -102,7 +110,7 @@ def take_chain(model: PreTrainedModel, clip: str) -> UnderstandingChain:
     return UnderstandingChain(clip, tower, configuration, lora, tensors)
 
 
-def _adapted(model: PreTrainedModel) -> tuple[dict[str, Any] | None, dict[str, torch.Tensor]]:
+def _adapted(model: "PreTrainedModel") -> tuple[dict[str, Any] | None, dict[str, torch.Tensor]]:
     """The active LoRA adapter's configuration and weights, and what it holds whole beside them."""
     if not getattr(model, "peft_config", None):
         return None, {}
