@@ -77,6 +77,15 @@ def test_pipelines_share_a_text_encoder_though_each_has_a_tokenizer(pipe):
         assert "<awe>" not in one.tokenizer.get_vocab()
 
 
+def test_the_text_encoder_may_go_when_prompts_are_encoded(pipe):
+    embeds, negative = pipe.encode_emotion("a cat", "awe", generator=seeded())
+    expected = draw(pipe, prompt_embeds=embeds, negative_prompt_embeds=negative)
+    pipe.text_encoder = pipe.tokenizer = None
+    assert np.array_equal(draw(pipe, prompt_embeds=embeds, negative_prompt_embeds=negative), expected)
+    redraw = UniEmoImg2ImgPipeline.from_pipe(pipe)
+    assert redraw.list_uniemo() == ["default"]
+
+
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy])
 def test_a_copy_goes_on_without_its_original(pipe, duplicate):
     expected, twin = draw(pipe, "a <awe> cat"), duplicate(pipe)

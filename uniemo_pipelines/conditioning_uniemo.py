@@ -146,7 +146,7 @@ class UniEmoConditioningMixin:
         """The plan of a call with these `prompt`, `prompt_2`, `negative_prompt`, ...; None without an emotion."""
         if settings.asked:
             self._require_uniemo(settings.asked)
-        if not self._uniemo.adapters:
+        if not self._uniemo.adapters or not self._text_encoders:
             return None
         if not _are_texts(texts.get("prompt")):
             if settings.asked:

@@ -402,17 +402,18 @@ class UniEmoLoaderMixin:
     def __setattr__(self, name: str, value: Any) -> None:
         """As diffusers' own. Components that are replaced by hand keep the emotions: the tokens go over to another
         tokenizer or text encoder, another fusion model takes the main adapter's place, and None unloads everything."""
-        if name == "fusion" and value is not None and self._uniemo.adapters:
+        if name not in _WATCHED or not self._uniemo.adapters:
+            return super().__setattr__(name, value)
+        replaced = name == "fusion" and value is not self._uniemo.main.fusion
+        if replaced and value is not None:
             self._check_base(value)
         super().__setattr__(name, value)
-        if name not in _WATCHED or not self._uniemo.adapters:
-            return
-        if name == "fusion" and value is None:
+        if value is None and name == "fusion":
             self.unload_uniemo()
-        elif name == "fusion" and value is not self._uniemo.main.fusion:
+        elif replaced:
             self._uniemo.main.fusion = value
             self._apply_uniemo()
-        elif name != "fusion" and value is not None:
+        elif value is not None and name != "fusion":
             self._know_tokens()
 
     def unload_textual_inversion(self, *args: Any, **kwargs: Any) -> None:
@@ -478,6 +479,8 @@ class UniEmoLoaderMixin:
 
     def _install_tokens(self, means: Sequence[Sequence[torch.Tensor]]) -> None:
         """Put the tokens on each text encoder, or on none; `means` are each emotion's, for each text encoder."""
+        if len(self._text_encoders) < len(means):
+            return  # taken off by hand, when all prompts were encoded
         installed: list[PseudoTokens] = []
         try:
             for pair, rows in zip(self._text_encoders, means, strict=True):
@@ -498,13 +501,13 @@ class UniEmoLoaderMixin:
 
     def _know_tokens(self) -> None:
         """Put the tokens on where they are missing: on components that were replaced, and for copies of pipelines."""
-        there = [(tokens.tokenizer, tokens.text_encoder) for tokens in self._pseudo_tokens]
-        wanted = [(tokenizer, getattr(encoder, "_orig_mod", encoder)) for tokenizer, encoder in self._text_encoders]
-        there = [(tokenizer, getattr(encoder, "_orig_mod", encoder)) for tokenizer, encoder in there]
-        same = len(there) == len(wanted) and all(
-            a is c and b is d for (a, b), (c, d) in zip(there, wanted, strict=True)
-        )
-        if not same or not all(tokens.knows(self) for tokens in self._pseudo_tokens):
+
+        def parts(tokenizer: PreTrainedTokenizerBase, encoder: PreTrainedModel) -> tuple[int, int]:
+            return id(tokenizer), id(getattr(encoder, "_orig_mod", encoder))  # which torch.compile wraps
+
+        there = [parts(tokens.tokenizer, tokens.text_encoder) for tokens in self._pseudo_tokens]
+        wanted = [parts(*pair) for pair in self._text_encoders]
+        if there != wanted or not all(tokens.knows(self) for tokens in self._pseudo_tokens):
             self._apply_uniemo()
 
     @contextmanager
