@@ -86,12 +86,6 @@ def latents(pipe: DiffusionPipeline, prompt: str | list[str] | None, **kwargs: A
     return pipe(prompt, return_dict=False, **options | kwargs)[0]
 
 
-def clip_skip(pipe: StableDiffusionPipeline) -> Draw:
-    if not isinstance(pipe, UniEmoPipeline):  # the stock pipeline looks for what this transformers no longer has
-        vars(pipe.text_encoder)["text_model"] = pipe.text_encoder
-    return drawer(pipe, clip_skip=1)
-
-
 def drawer(pipe: DiffusionPipeline, prompt: str = "a {} x", **kwargs: Any) -> Draw:
     return lambda word: latents(pipe, prompt.format(word), **kwargs)
 
@@ -173,6 +167,12 @@ def ip_adapter(pipe: StableDiffusionPipeline) -> Draw:
     state = {"image_proj": projection, "ip_adapter": weights}
     pipe.load_ip_adapter(state, subfolder="", weight_name="", image_encoder_folder=None)
     return drawer(pipe, ip_adapter_image_embeds=[torch.randn(2, 1, 8, generator=generator)])
+
+
+def clip_skip(pipe: StableDiffusionPipeline) -> Draw:
+    if not isinstance(pipe, UniEmoPipeline):  # the stock pipeline looks for what this transformers no longer has
+        vars(pipe.text_encoder)["text_model"] = pipe.text_encoder
+    return drawer(pipe, clip_skip=1)
 
 
 def embedded(pipe: StableDiffusionPipeline, word: str) -> dict[str, torch.Tensor]:
