@@ -82,6 +82,8 @@ def test_the_text_encoder_may_go_when_prompts_are_encoded(pipe):
     expected = draw(pipe, prompt_embeds=embeds, negative_prompt_embeds=negative)
     pipe.text_encoder = pipe.tokenizer = None
     assert np.array_equal(draw(pipe, prompt_embeds=embeds, negative_prompt_embeds=negative), expected)
+    with pytest.raises(ValueError, match="Expected a text encoder for emotion, found none"):
+        pipe(emotion="awe")
     redraw = UniEmoImg2ImgPipeline.from_pipe(pipe)
     assert redraw.list_uniemo() == ["default"]
 

@@ -3,6 +3,7 @@
 import json
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, ControlNetModel, DDIMScheduler, UNet2DConditionModel
@@ -74,10 +75,9 @@ def text_encoder(
     return encoder
 
 
-def stable_diffusion(width: int = TEXT_WIDTH) -> dict[str, object]:
-    """The components of a stock StableDiffusionPipeline for 32 x 32 pixels."""
-    torch.manual_seed(1)
-    unet = UNet2DConditionModel(
+def unet(width: int, **settings: Any) -> UNet2DConditionModel:
+    """Of two levels, for 32 x 32 pixels; `width` is that of the prompt embeddings."""
+    return UNet2DConditionModel(
         sample_size=16,
         block_out_channels=(4, 8),
         layers_per_block=1,
@@ -86,7 +86,14 @@ def stable_diffusion(width: int = TEXT_WIDTH) -> dict[str, object]:
         cross_attention_dim=width,
         attention_head_dim=4,
         norm_num_groups=2,
-    )
+        **settings,
+    ).eval()
+
+
+def stable_diffusion(width: int = TEXT_WIDTH) -> dict[str, object]:
+    """The components of a stock StableDiffusionPipeline for 32 x 32 pixels."""
+    torch.manual_seed(1)
+    denoiser = unet(width)
     vae = AutoencoderKL(
         block_out_channels=(4, 8),
         down_block_types=("DownEncoderBlock2D",) * 2,
@@ -99,7 +106,7 @@ def stable_diffusion(width: int = TEXT_WIDTH) -> dict[str, object]:
         "vae": vae.eval(),
         "text_encoder": text_encoder(width),
         "tokenizer": tokenizer(),
-        "unet": unet.eval(),
+        "unet": denoiser,
         "scheduler": DDIMScheduler(steps_offset=1, clip_sample=False, set_alpha_to_one=False),
         "safety_checker": None,
         "feature_extractor": None,
@@ -112,24 +119,13 @@ def stable_diffusion_xl() -> dict[str, object]:
     """The components of a stock StableDiffusionXLPipeline for 32 x 32 pixels, its text encoders of unequal widths."""
     first = stable_diffusion()
     torch.manual_seed(1)
-    unet = UNet2DConditionModel(
-        sample_size=16,
-        block_out_channels=(4, 8),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=TEXT_WIDTH + SECOND_TEXT_WIDTH,
-        attention_head_dim=4,
-        norm_num_groups=2,
-        addition_embed_type="text_time",
-        addition_time_embed_dim=4,
-        projection_class_embeddings_input_dim=POOLED_WIDTH + 6 * 4,
-    )
+    pooled = {"addition_time_embed_dim": 4, "projection_class_embeddings_input_dim": POOLED_WIDTH + 6 * 4}
+    denoiser = unet(TEXT_WIDTH + SECOND_TEXT_WIDTH, addition_embed_type="text_time", **pooled)
     shared = ("vae", "text_encoder", "tokenizer", "scheduler", "feature_extractor", "image_encoder")
     return {name: first[name] for name in shared} | {
         "text_encoder_2": text_encoder(SECOND_TEXT_WIDTH, kind=CLIPTextModelWithProjection),
         "tokenizer_2": tokenizer(),
-        "unet": unet.eval(),
+        "unet": denoiser,
         "add_watermarker": False,
     }
 

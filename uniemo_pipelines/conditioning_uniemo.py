@@ -71,6 +71,7 @@ class UniEmoConditioningMixin:
         `conditions` it makes the output's images again.
 
         Raises:
+            TypeError: no mapping, such as the None of an output without emotion.
             ValueError: no adapter is loaded, an unknown token, a condition of another width or for another number of
                 text encoders.
         """
@@ -146,6 +147,10 @@ class UniEmoConditioningMixin:
         """The plan of a call with these `prompt`, `prompt_2`, `negative_prompt`, ...; None without an emotion."""
         if settings.asked:
             self._require_uniemo(settings.asked)
+        if settings.asked and not self._text_encoders:
+            raise ValueError(
+                f"Expected a text encoder for {', '.join(settings.asked)}, found none; give prompt_embeds."
+            )
         if not self._uniemo.adapters or not self._text_encoders:
             return None
         if not _are_texts(texts.get("prompt")):
@@ -237,7 +242,7 @@ class UniEmoConditioningMixin:
 
         On the way each word stays itself: the bare prompt's embeddings are first put where the same words stand beside
         the slots. Moved in place, words blend with their neighbours, and in "a photo of a <emotion> street" the
-        embedded model's emotion was strongest half-way (our own choice and finding).
+        embedded model's emotion was as strong at .75 as at 1 (our own choice and finding).
         """
         if plan.scale == 0:
             return encode(plan.bare_texts, images_per_prompt, clip_skip)

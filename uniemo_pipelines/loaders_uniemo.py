@@ -87,9 +87,8 @@ class LoadedAdapter:
     def understanding_model(self, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
         """The understanding model on a device; of this type if it has to be fetched."""
         if self.model is None:
-            model = (
-                load_understanding(self._location(), **self._hub) if not self.chain else self.chain.model(**self._hub)
-            )
+            chain, hub = self.chain, self._hub
+            model = chain.model(**hub) if chain else load_understanding(self._location(), **hub)
             self.model = model.to(dtype).eval()
         return self.model.to(device)
 
@@ -306,7 +305,9 @@ class UniEmoLoaderMixin:
         self.set_uniemo_adapters(list(active), list(active.values()))
 
     def disable_uniemo(self) -> None:
-        """Leave emotions out of every prompt, negative ones too, until `enable_uniemo`; the adapters stay loaded.
+        """Leave emotions out of every prompt that this pipeline encodes, negative ones too, until `enable_uniemo`.
+
+        The adapters stay loaded.
 
         Raises:
             ValueError: no adapter is loaded.

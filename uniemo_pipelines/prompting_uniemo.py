@@ -189,7 +189,8 @@ class PseudoTokens:
             ValueError: the text encoder has its tokens from a tokenizer of another vocabulary; as the constructor.
         """
         installed = getattr(text_encoder, "_uniemo_pseudo_tokens", None)
-        if installed is not None and _words(installed.tokenizer) != _words(tokenizer):
+        other = installed is not None and installed.tokenizer is not tokenizer
+        if other and _words(installed.tokenizer) != _words(tokenizer):
             raise ValueError(
                 "Expected a text encoder with one tokenizer, found the emotion tokens on it by a tokenizer of another "
                 "vocabulary; share the tokenizer as well, or copy the text encoder."
