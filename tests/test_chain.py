@@ -63,6 +63,21 @@ def test_the_adapter_alone_understands_as_the_model_did(clip, photo, tmp_path, l
     assert loaded(tmp_path / "again").understand(photo)[0].probabilities == pytest.approx(found.probabilities)
 
 
+def test_a_merged_adapter_is_taken_apart_again(clip, photo, tmp_path):
+    model = trained(clip, True)
+    model.save_pretrained(tmp_path / "lora")
+    model.merge_adapter()
+    with torch.no_grad():
+        model.scene_queries.weight += 0.5  # as stage 2 does after the merge
+    [expected] = understand_images(model, tiny.processor(), photo)
+    write_adapter(tmp_path / ADAPTER_NAME, tiny.fusion(), understanding=take_chain(model, str(clip), tmp_path / "lora"))
+    assert loaded(tmp_path).understand(photo)[0].probabilities == pytest.approx(expected.probabilities, abs=1e-6)
+    with torch.no_grad():
+        model.vision_model.pre_layrnorm.weight += 0.1
+    with pytest.raises(ValueError, match="trained whole"):
+        take_chain(model, str(clip), tmp_path / "lora")
+
+
 def test_no_weight_of_the_tower_is_in_the_file(clip, tmp_path):
     write_adapter(tmp_path / ADAPTER_NAME, tiny.fusion(), understanding=take_chain(trained(clip, True), str(clip)))
     with safe_open(tmp_path / ADAPTER_NAME, framework="pt") as file:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import tiny
 import torch
@@ -9,12 +10,73 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline
 from PIL import Image, ImageDraw
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTextConfig, CLIPVisionConfig
 
+from training.config import RunArguments, SelectingRunArguments
+from training.data import DataArguments
+from training.train_joint import JointArguments
+from training.train_understanding import UnderstandingArguments
 from uniemo_pipelines.fusion_uniemo import EMOTIONS
 
 SCENES = ("beach", "bakery/shop", "amusement_park")
 OBJECTS = ("Alarm clock", "Balloon", "Teddy bear", "Kite")
 SIZE = 32
 WIDTH = 64
+
+
+def arguments_of(types: tuple[type, ...], settings: dict[str, Any]) -> tuple[Any, ...]:
+    """The dataclasses of a script, each filled with those of the settings that it knows."""
+    return tuple(one(**{name: value for name, value in settings.items() if name in one.__dataclass_fields__}) for one in types)
+
+
+def stage1(world: Path, output: Path, **changes: Any) -> tuple[Any, ...]:
+    """Arguments of train_understanding.main: two epochs of two steps."""
+    settings = {
+        "data": str(world / "emoset"),
+        "keep_images": True,
+        "clip": str(world / "clip"),
+        "num_scene_queries": 2,
+        "num_object_queries": 3,
+        "classifier_hidden": 32,
+        "output_dir": str(output),
+        "num_train_epochs": 2,
+        "per_device_train_batch_size": 8,
+        "use_cpu": True,
+        **changes,
+    }
+    return arguments_of((DataArguments, UnderstandingArguments, SelectingRunArguments), settings)
+
+
+def stage2(world: Path, understanding: Path, output: Path, **changes: Any) -> tuple[Any, ...]:
+    """Arguments of train_joint.main: three epochs of four steps."""
+    settings = {
+        "data": str(world / "emoset"),
+        "keep_images": True,
+        "understanding": str(understanding),
+        "base": str(world / "epsilon"),
+        "resolution": 32,
+        "bank_size": 2,
+        "rank": 2,
+        "output_dir": str(output),
+        "num_train_epochs": 3,
+        "per_device_train_batch_size": 4,
+        "use_cpu": True,
+        **changes,
+    }
+    return arguments_of((DataArguments, JointArguments, RunArguments), settings)
+
+
+def write_world(root: Path) -> Path:
+    """Folders of the data, a CLIP and two Stable Diffusions."""
+    write_emoset(root / "emoset")
+    write_clip(root / "clip")
+    for prediction_type in ("epsilon", "v_prediction"):
+        write_stable_diffusion(root / prediction_type, prediction_type)
+    return root
+
+
+def records(run: Path, name: str) -> list[float]:
+    """The values of a figure in a run's log."""
+    log = json.loads((run / "training_log.json").read_text())
+    return [record[name] for record in log if name in record]
 
 
 def write_emoset(root: Path) -> Path:

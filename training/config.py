@@ -3,56 +3,82 @@
 import sys
 from argparse import ArgumentParser
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
+import torch
 import yaml
-from transformers import HfArgumentParser
+from transformers import HfArgumentParser, TrainingArguments
 
 T = TypeVar("T")
 
 
 @dataclass(kw_only=True)
-class LoopArguments:
-    """What every training script takes."""
+class RunArguments(TrainingArguments):
+    """transformers' own arguments of a run, with this project's defaults.
 
-    data: str = field(metadata={"help": "folder in EmoSet's layout"})
-    output: str = field(metadata={"help": "folder to write"})
-    epochs: int = field(metadata={"help": "passes over the training split"})
-    batch_size: int = field(metadata={"help": "samples of one step on one process"})
-    warmup_ratio: float = field(default=0.05, metadata={"help": "share of the steps with a rising learning rate"})
-    max_grad_norm: float = field(default=1.0, metadata={"help": "longer gradients are cut to this norm"})
-    mixed_precision: str = field(default="no", metadata={"help": "arithmetic", "choices": ["no", "fp16", "bf16"]})
-    num_workers: int = field(default=0, metadata={"help": "processes that read pictures"})
-    keep_images: bool = field(default=False, metadata={"help": "keep decoded pictures in memory"})
+    Distribution is accelerate's: `accelerate launch --config_file ... -m training.train_understanding ...`.
+    """
+
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "of the learning rates, over the whole run"})
+    warmup_steps: float = field(default=0.05, metadata={"help": "steps of warm-up; below 1 their share of all steps"})
+    logging_steps: float = field(default=1, metadata={"help": "steps between two records of the losses"})
+    save_strategy: str = field(default="epoch", metadata={"help": "when checkpoints are written"})
+    dataloader_drop_last: bool = field(default=True, metadata={"help": "train on whole batches only"})
+    dataloader_pin_memory: bool = field(default_factory=torch.cuda.is_available, metadata={"help": "for CUDA devices"})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "leave it: the data have no such columns"})
+    ddp_find_unused_parameters: bool = field(default=False, metadata={"help": "every trained parameter is used"})
+    hub_strategy: str = field(default="end", metadata={"help": "results are pushed when the run has ended"})
     seed: int = field(default=0, metadata={"help": "decides everything random"})
+    checkpoints_limit_gb: float | None = field(
+        default=None, metadata={"help": "gigabytes that the run's checkpoints may take together, also while one is written"}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("learning_rate", "weight_decay"):
+            if getattr(self, name) != RunArguments.__dataclass_fields__[name].default:
+                raise ValueError(
+                    f"--{name} is not used: parameters have rates and decays by group, such as --queries_{name}; see --help."
+                )
+        if self.hub_strategy != "end":
+            raise ValueError(f"Expected --hub_strategy end, for results are pushed once; found {self.hub_strategy}.")
 
 
-def parse(arguments: type[T], section: str, argv: Sequence[str] | None = None) -> T:
+@overload
+def parse(arguments: type[T], section: str, argv: Sequence[str] | None = None) -> T: ...
+@overload
+def parse(arguments: tuple[type, ...], section: str, argv: Sequence[str] | None = None) -> tuple[Any, ...]: ...
+def parse(arguments: type | tuple[type, ...], section: str, argv: Sequence[str] | None = None) -> Any:
     """Read flags, and before them `section` of the file that `--config` names.
 
     Args:
-        arguments: the dataclass to fill.
+        arguments: the dataclass to fill, or several that share the flags.
         section: the script's own section; keys of the section `common` are read first where the script knows them.
         argv: flags, `sys.argv[1:]` by default.
+
+    Returns:
+        The dataclass filled, or all of them in their order.
 
     Raises:
         SystemExit: argparse's message, for a missing or unknown argument or one of the wrong type.
     """
-    parser = HfArgumentParser(arguments)
+    types = arguments if isinstance(arguments, tuple) else (arguments,)
+    parser = HfArgumentParser(types)
     parser.add_argument("--config", metavar="FILE.yaml", help=f"YAML file with a section {section!r}")
     argv = list(sys.argv[1:] if argv is None else argv)
     only_config = ArgumentParser(add_help=False, allow_abbrev=False)
     only_config.add_argument("--config")
     config = only_config.parse_known_args(argv)[0].config
-    flags = flags_of(config, section, known=set(arguments.__dataclass_fields__)) if config else []
-    filled, _, unknown = parser.parse_args_into_dataclasses(
+    known = {known.name for one in types for known in fields(one)}
+    flags = flags_of(config, section, known) if config else []
+    *filled, _, unknown = parser.parse_args_into_dataclasses(
         flags + argv, return_remaining_strings=True, look_for_args_file=False
     )
     if unknown:
         parser.error(f"unknown arguments: {' '.join(unknown)}")
-    return filled
+    return tuple(filled) if isinstance(arguments, tuple) else filled[0]
 
 
 def flags_of(path: str | Path, section: str, known: set[str]) -> list[str]:
@@ -69,3 +95,13 @@ def flags_of(path: str | Path, section: str, known: set[str]) -> list[str]:
     for key, value in {**common, **content[section]}.items():
         flags += [f"--{key}", *map(str, value if isinstance(value, list) else [value])]
     return flags
+
+
+@dataclass(kw_only=True)
+class SelectingRunArguments(RunArguments):
+    """A run whose best epoch on the validation split is kept."""
+
+    eval_strategy: str = field(default="epoch", metadata={"help": "when the validation split is read"})
+    load_best_model_at_end: bool = field(default=True, metadata={"help": "keep the best epoch, not the last"})
+    metric_for_best_model: str = field(default="accuracy", metadata={"help": "what best means"})
+    prediction_loss_only: bool = False

@@ -1,24 +1,37 @@
-"""What the training scripts share: the accelerator, parameter groups and the loop itself."""
+"""Hugging Face's Trainer with what UniEmo's stages need beside it.
 
-import json
+- Learning rates and weight decays by groups of parameters.
+- Losses by part, in the log, the progress bar and the trackers.
+- A loss that is not finite stops the run and names the pictures.
+- Checkpoints hold what is trained and nothing that is frozen, are whole or not used, and keep within a limit on disk.
+- The order of pictures and everything random about them is a function of seed, epoch and picture, so that a run that
+  was killed goes on as if nothing had been, and the split over processes does not matter.
+"""
+
+import itertools
 import math
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.utils import DataLoaderConfiguration, set_seed, tqdm
+from accelerate.utils import tqdm
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
-from torch.utils.data import DataLoader, Dataset
-from transformers import get_cosine_schedule_with_warmup
+from torch.utils.data import DataLoader, IterableDataset
+from transformers import EvalPrediction, ProgressCallback, Trainer, TrainerCallback
+from transformers.utils import SAFE_WEIGHTS_NAME
 
-from .config import LoopArguments
+from .config import RunArguments
+from .data import EmotionDataset, EmotionStream, EpochSampler
+from .distributed import mean_over_processes
+from .runs import WHOLE
 
 Batch = dict[str, Tensor]
+Losses = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -30,31 +43,13 @@ class ParameterGroup:
     weight_decay: float
 
 
-def make_accelerator(arguments: LoopArguments) -> Accelerator:
-    """Seeds everything, and picks device and distribution as `accelerate launch` says."""
-    set_seed(arguments.seed)
-    order = DataLoaderConfiguration(use_seedable_sampler=True, data_seed=arguments.seed)
-    return Accelerator(mixed_precision=arguments.mixed_precision, dataloader_config=order)
-
-
-def make_loader(dataset: Dataset, arguments: LoopArguments, training: bool = True) -> DataLoader:
-    """Shuffled full batches for training; every sample, in order, otherwise."""
-    return DataLoader(
-        dataset,
-        batch_size=min(arguments.batch_size, len(dataset)),
-        shuffle=training,
-        drop_last=training,
-        num_workers=arguments.num_workers,
-    )
-
-
-def make_optimizer(model: nn.Module, groups: Sequence[ParameterGroup]) -> torch.optim.AdamW:
-    """AdamW over the trainable parameters; no weight decay on biases and one-dimensional parameters, as published.
+def grouped_parameters(model: nn.Module, groups: Sequence[ParameterGroup]) -> list[dict[str, Any]]:
+    """An optimizer's parameter groups; no weight decay on biases and one-dimensional parameters, as published.
 
     Raises:
         ValueError: a trainable parameter belongs to no group, or a group has no parameters.
     """
-    left = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    left = trained_parameters(model)
     options = []
     for group in groups:
         mine = [left.pop(name) for name in list(left) if name.startswith(group.prefixes)]
@@ -66,79 +61,244 @@ def make_optimizer(model: nn.Module, groups: Sequence[ParameterGroup]) -> torch.
             options.append({"params": parameters, "lr": group.learning_rate, "weight_decay": decay})
     if left:
         raise ValueError(f"Trainable parameters in no group: {', '.join(left)}.")
-    return torch.optim.AdamW([option for option in options if option["params"]])
+    return [option for option in options if option["params"]]
 
 
-def train(
-    accelerator: Accelerator,
-    model: nn.Module,
-    dataset: Dataset,
-    groups: Sequence[ParameterGroup],
-    arguments: LoopArguments,
-    losses_of: Callable[[nn.Module, Batch], Mapping[str, Tensor]],
-    after_epoch: Callable[[nn.Module], Mapping[str, float]] = lambda model: {},
-) -> list[dict[str, float]]:
-    """Train with warm-up and one cosine over the run.
+def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """By their names in the bare model, whatever wraps it."""
+    wrappers = ("module.", "_fsdp_wrapped_module.", "_orig_mod.")
+    named = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            for wrapper in wrappers:
+                name = name.replace(wrapper, "") if wrapper != "module." else name.removeprefix(wrapper)
+            named[name] = parameter
+    return named
+
+
+class StageTrainer(Trainer):
+    """Trains one stage.
 
     Args:
-        model: trained in place, wherever the accelerator puts it.
-        dataset: has `set_epoch`, so that an epoch's augmentation is a function of seed and epoch.
-        losses_of: the losses of a batch by part; "loss" is the one that is minimised.
-        after_epoch: figures to log at the end of an epoch; receives the bare model.
+        model: the model; what it shall not learn is frozen.
+        args: the run's arguments.
+        groups: learning rates and weight decays.
+        losses_of: (model, batch) to the losses by part; "loss" is the one that is minimised.
+        train_dataset: items have their `index`.
+        eval_dataset: where validation selects; `classify` is then given. Of a stream every process reads the whole.
+        classify: (model, batch) to logits (B, 8).
+        balanced: draw every emotion equally often.
 
-    Returns:
-        A record a step with its losses and an additional one an epoch with what `after_epoch` found.
-
-    Raises:
-        FloatingPointError: a loss is not finite.
+    Raises (from `train`):
+        FloatingPointError: a loss or a trained weight is not finite.
+        OSError: a checkpoint cannot be written; what was there before stays.
     """
-    optimizer = make_optimizer(model, groups)
-    model, optimizer, loader = accelerator.prepare(model, optimizer, make_loader(dataset, arguments))
-    steps = len(loader) * arguments.epochs
-    schedule = get_cosine_schedule_with_warmup(optimizer, round(steps * arguments.warmup_ratio), steps)
-    log: list[dict[str, float]] = []
-    with tqdm(total=steps, unit="step") as progress:
-        for epoch in range(arguments.epochs):
-            for step, batch in enumerate(_epoch(loader, dataset, epoch), start=epoch * len(loader)):
-                losses = losses_of(model, batch)
-                figures = _checked(losses, step)
-                accelerator.backward(losses["loss"])
-                accelerator.clip_grad_norm_(model.parameters(), arguments.max_grad_norm)
-                _update(optimizer, schedule)
-                log.append({"step": step, "epoch": epoch, **figures})
-                progress.set_postfix_str(_text(figures, digits=3), refresh=False)
-                progress.update()
-            if figures := after_epoch(accelerator.unwrap_model(model)):
-                log.append({"step": step, "epoch": epoch, **figures})
-                if accelerator.is_main_process:
-                    progress.write(f"epoch {epoch + 1}: {_text(figures, digits=4)}")
-    return log
+
+    def __init__(
+        self,
+        model: nn.Module,
+        args: RunArguments,
+        groups: Sequence[ParameterGroup],
+        losses_of: Callable[[nn.Module, Batch], Losses],
+        train_dataset: EmotionDataset | EmotionStream,
+        eval_dataset: EmotionDataset | EmotionStream | None = None,
+        classify: Callable[[nn.Module, Batch], Tensor] | None = None,
+        balanced: bool = False,
+    ) -> None:
+        self.groups, self.losses_of, self.classify, self.balanced = groups, losses_of, classify, balanced
+        self._parts: dict[str, Tensor] = {}
+        self._batches = 0
+        super().__init__(
+            model,
+            args,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            compute_metrics=accuracy,
+        )
+        if self.pop_callback(ProgressCallback):
+            self.add_callback(Progress)
+        self._limit_checkpoints(self._expected_checkpoint_size())
+
+    # -- what is trained, and on what
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        if self.optimizer is None:
+            kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            self.optimizer = kind(grouped_parameters(model or self.model, self.groups), **options)
+        return self.optimizer
+
+    def _get_train_sampler(self, train_dataset: EmotionDataset | None = None) -> EpochSampler:
+        return EpochSampler(self.train_dataset, self.args.seed, self.balanced)
+
+    def get_train_dataloader(self) -> DataLoader:
+        if isinstance(self.train_dataset, EmotionStream):
+            return self._stream_loader(Endless(self.train_dataset), self.args.train_batch_size)
+        return super().get_train_dataloader()
+
+    def get_eval_dataloader(self, eval_dataset: EmotionDataset | EmotionStream | None = None) -> DataLoader:
+        pictures = eval_dataset or self.eval_dataset
+        if isinstance(pictures, EmotionStream):
+            return self._stream_loader(pictures, self.args.eval_batch_size)
+        return super().get_eval_dataloader(pictures)
+
+    def _stream_loader(self, stream: IterableDataset, batch_size: int) -> DataLoader:
+        # not prepared by accelerate, which would take a share of this process's share
+        return DataLoader(stream, batch_size, num_workers=self.args.dataloader_num_workers)
+
+    # -- losses
+
+    def compute_loss(
+        self, model: nn.Module, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Tensor:
+        pictures = inputs.pop("index")
+        losses = self.losses_of(model, inputs)
+        self._check_finite(losses, pictures)
+        for name, value in losses.items():
+            self._parts[name] = self._parts.get(name, 0) + value.detach().float()
+        self._batches += 1
+        return losses["loss"]
+
+    def _check_finite(self, losses: Losses, pictures: Tensor) -> None:
+        if torch.stack([value.detach().float() for value in losses.values()]).isfinite().all():
+            return
+        found = ", ".join(f"{name} {value.item():.4g}" for name, value in losses.items())
+        names = list(map(self.train_dataset.name, pictures.tolist()))
+        raise FloatingPointError(
+            f"Step {self.state.global_step + 1}: expected finite losses, found {found} for the pictures "
+            f"{', '.join(names)}. The last checkpoint is kept; look at the pictures, or lower the learning rates."
+        )
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the losses by part, means since the last record and over processes."""
+        if "loss" in logs and self._batches:
+            values = mean_over_processes(torch.stack(list(self._parts.values())) / self._batches)
+            logs |= {name: value for name, value in zip(self._parts, values.tolist(), strict=True) if name != "loss"}
+            self._parts, self._batches = {}, 0
+        super().log(logs, start_time)
+
+    # -- validation
+
+    def prediction_step(
+        self, model: nn.Module, inputs: Batch, prediction_loss_only: bool, ignore_keys: list[str] | None = None
+    ) -> tuple[None, Tensor, Tensor]:
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad():
+            return None, self.classify(model, inputs), inputs["labels"]
+
+    # -- checkpoints
+
+    def _save_checkpoint(self, model: nn.Module, trial: None) -> None:
+        broken = [name for name, value in trained_parameters(model).items() if not value.isfinite().all()]
+        if broken:
+            raise FloatingPointError(
+                f"Step {self.state.global_step}: expected finite weights, found others in {', '.join(broken[:5])}. The "
+                "last checkpoint is kept; lower the learning rates, or --max_grad_norm."
+            )
+        folder = Path(self.args.output_dir, f"checkpoint-{self.state.global_step}")
+        try:
+            super()._save_checkpoint(model, trial)
+        except OSError as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise OSError(
+                f"{folder} could not be written: {error}. The checkpoints before it are whole; make room and run the same "
+                "command again to go on from the last."
+            ) from error
+        self.accelerator.wait_for_everyone()  # every process has written its part
+        if self.args.should_save:
+            (folder / WHOLE).touch()
+            self._limit_checkpoints(sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()))
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        if self.args.should_save:
+            state = state_dict or self.model.state_dict()
+            Path(output_dir).mkdir(parents=True, exist_ok=True)
+            kept = {name: state[name].contiguous() for name in trained_parameters(self.model)}
+            save_file(kept, Path(output_dir, SAFE_WEIGHTS_NAME), metadata={"format": "pt"})
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if self.is_fsdp_enabled:
+            return super()._load_from_checkpoint(resume_from_checkpoint, model)
+        weights = load_file(Path(resume_from_checkpoint, SAFE_WEIGHTS_NAME))
+        if weights.keys() != (expected := trained_parameters(self.model).keys()):
+            raise ValueError(
+                f"{resume_from_checkpoint}: expected the weights of what is trained, found others: "
+                f"{', '.join(sorted(weights.keys() ^ expected))}."
+            )
+        self.model.load_state_dict(weights, strict=False)
+
+    def _load_best_model(self) -> None:
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            super()._load_best_model()
+        else:
+            self._load_from_checkpoint(self.state.best_model_checkpoint)
+
+    def _expected_checkpoint_size(self) -> int:
+        """Bytes of the trained weights and AdamW's two moments of each; what else there is counts little."""
+        return 3 * sum(value.numel() * value.element_size() for value in trained_parameters(self.model).values()) + 10**5
+
+    def _limit_checkpoints(self, size: int) -> None:
+        """Keep as many checkpoints of `size` bytes as the limit has room for, beside the one that is being written.
+
+        Raises:
+            ValueError: there is no room for those that have to be there at once.
+        """
+        if self.args.checkpoints_limit_gb is None:
+            return
+        needed = 3 if self.args.load_best_model_at_end else 2  # the best, the last, the one being written
+        room = math.floor(self.args.checkpoints_limit_gb * 1e9 / size)
+        if room < needed:
+            raise ValueError(
+                f"Expected --checkpoints_limit_gb of at least {needed * size / 1e9:.3g}, for {needed} checkpoints of "
+                f"{size / 1e9:.3g} GB are there at once; found {self.args.checkpoints_limit_gb:g}."
+            )
+        self.args.save_total_limit = room - 1
 
 
-def _epoch(loader: DataLoader, dataset: Dataset, epoch: int) -> Iterator[Batch]:
-    loader.set_epoch(epoch)  # the order
-    dataset.set_epoch(epoch)  # the augmentation
-    return iter(loader)
+class Endless(IterableDataset):
+    """A stream epoch after epoch, so that no process waits for another whose share is longer."""
+
+    def __init__(self, stream: EmotionStream) -> None:
+        self.stream = stream
+
+    def __iter__(self) -> Iterator[Batch]:
+        for epoch in itertools.count():
+            self.stream.set_epoch(epoch)
+            yield from self.stream
 
 
-def _checked(losses: Mapping[str, Tensor], step: int) -> dict[str, float]:
-    figures = {name: float(value.detach()) for name, value in losses.items()}
-    if not all(map(math.isfinite, figures.values())):
-        raise FloatingPointError(f"Step {step}: expected finite losses, found {figures}.")
-    return figures
+class Progress(TrainerCallback):
+    """A bar with rate, time left and the losses by part; validation figures stay on lines of their own."""
+
+    def __init__(self) -> None:
+        self.bar: tqdm | None = None
+
+    def on_train_begin(self, args: RunArguments, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            self.bar = tqdm(total=state.max_steps, initial=state.global_step, unit="step", dynamic_ncols=True)
+
+    def on_step_end(self, args: RunArguments, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.bar is not None:
+            self.bar.update(state.global_step - self.bar.n)
+
+    def on_log(self, args: RunArguments, state: Any, control: Any, logs: Mapping[str, float], **kwargs: Any) -> None:
+        if self.bar is None:
+            return
+        hidden = ("epoch", "grad_norm", "learning_rate")
+        if "loss" in logs:
+            self.bar.set_postfix_str(_text({n: v for n, v in logs.items() if n not in hidden}), refresh=False)
+        elif "eval_accuracy" in logs:
+            self.bar.write(f"epoch {logs['epoch']:g}: validation accuracy {logs['eval_accuracy']:.4f}")
+
+    def on_train_end(self, args: RunArguments, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.bar is not None:
+            self.bar.close()
 
 
-def _update(optimizer: Optimizer, schedule: LRScheduler) -> None:
-    optimizer.step()
-    schedule.step()
-    optimizer.zero_grad()
+def accuracy(prediction: EvalPrediction) -> dict[str, float]:
+    """Share of pictures whose emotion has the largest of the logits (N, 8), and N."""
+    hits = prediction.predictions.argmax(-1) == prediction.label_ids
+    return {"accuracy": float(np.mean(hits)), "pictures": len(hits)}
 
 
-def _text(figures: Mapping[str, float], digits: int) -> str:
-    return ", ".join(f"{name} {value:.{digits}f}" for name, value in figures.items())
-
-
-def save_log(folder: str | Path, arguments: LoopArguments, log: list[dict[str, float]]) -> None:
-    """Write `training_log.json`: the arguments and every record of the run."""
-    content: dict[str, Any] = {"arguments": asdict(arguments), "log": log}
-    Path(folder, "training_log.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+def _text(figures: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.3g}" for name, value in figures.items())

@@ -5,7 +5,6 @@
 What stage 1 gains over it is the queries' doing.
 """
 
-from collections.abc import Mapping
 from types import SimpleNamespace
 
 from accelerate.utils import set_seed
@@ -14,9 +13,11 @@ from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionMode
 
 from uniemo_pipelines.fusion_uniemo import EMOTIONS
 
-from .config import parse
-from .engine import Batch, ParameterGroup
-from .train_understanding import FineTuningArguments, fine_tune
+from .config import SelectingRunArguments, parse
+from .data import DataArguments
+from .engine import Batch, Losses, ParameterGroup
+from .fine_tuning import FineTuningArguments, fine_tune
+from .runs import open_run
 
 
 class PlainClassifierConfig(CLIPVisionConfig):
@@ -49,24 +50,41 @@ class PlainClassifier(PreTrainedModel):
         return SimpleNamespace(logits=self.classifier(self.vision_model(pixel_values).pooler_output))
 
 
-def losses_of(model: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
-    """The cross-entropy alone."""
-    return {"loss": nn.functional.cross_entropy(model(batch["pixel_values"]).logits, batch["labels"])}
-
-
-def main(arguments: FineTuningArguments) -> list[dict[str, float]]:
-    """Train, and write a folder that `PlainClassifier.from_pretrained` reads."""
-    set_seed(arguments.seed)
+def build_model(arguments: FineTuningArguments) -> PlainClassifier:
+    """Stock CLIP's vision tower with a fresh head."""
     tower = CLIPVisionModel.from_pretrained(arguments.clip)
     head = {name: getattr(arguments, name) for name in ("classifier_hidden", "classifier_dropout")}
     model = PlainClassifier(PlainClassifierConfig(**tower.config.to_dict(), **head))
     model.vision_model.load_state_dict(tower.state_dict())
-    groups = [
+    return model
+
+
+def parameter_groups(arguments: FineTuningArguments) -> list[ParameterGroup]:
+    """Backbone and head."""
+    return [
         ParameterGroup(("vision_model.",), arguments.backbone_learning_rate, arguments.backbone_weight_decay),
         ParameterGroup(("classifier.",), arguments.head_learning_rate, arguments.head_weight_decay),
     ]
-    return fine_tune(model, groups, losses_of, CLIPImageProcessorPil.from_pretrained(arguments.clip), arguments)
+
+
+def losses_of(model: nn.Module, batch: Batch) -> Losses:
+    """The cross-entropy alone."""
+    return {"loss": nn.functional.cross_entropy(model(batch["pixel_values"]).logits, batch["labels"])}
+
+
+def main(data: DataArguments, arguments: FineTuningArguments, training: SelectingRunArguments) -> None:
+    """Train, and write a folder that `PlainClassifier.from_pretrained` reads."""
+    run = open_run(training, data, arguments)
+    if not run.finished:
+        set_seed(training.seed)
+        model = build_model(arguments)
+        processor = CLIPImageProcessorPil.from_pretrained(arguments.clip)
+        results, log = fine_tune(model, parameter_groups(arguments), losses_of, processor, data, training, run)
+        if training.should_save:
+            model.save_pretrained(run.folder)
+            processor.save_pretrained(run.folder)
+            run.finish(results, log)
 
 
 if __name__ == "__main__":
-    main(parse(FineTuningArguments, "baseline"))
+    main(*parse((DataArguments, FineTuningArguments, SelectingRunArguments), "baseline"))

@@ -6,6 +6,7 @@ trained whole is published as an understanding model's folder or repository inst
 """
 
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
@@ -84,8 +85,15 @@ class UnderstandingChain:
             model.merge_adapter()
 
 
-def take_chain(model: "PreTrainedModel", clip: str) -> UnderstandingChain:
+def take_chain(
+    model: "PreTrainedModel", clip: str, merged: str | os.PathLike[str] | None = None
+) -> UnderstandingChain:
     """The chain of a `UniEmoUnderstandingModel` that `from_clip(clip)` started, with its active LoRA adapter if any.
+
+    Args:
+        model: the model.
+        clip: folder or repository of the stock CLIP.
+        merged: folder of the LoRA adapter that was merged into the model's tower, if one was.
 
     Raises:
         ValueError: the model's tower is not that CLIP's, for it was trained whole.
@@ -95,15 +103,23 @@ def take_chain(model: "PreTrainedModel", clip: str) -> UnderstandingChain:
     from .modeling_uniemo import UniEmoConfig
 
     stock = AutoModel.from_pretrained(clip)
-    tower = _digest(getattr(stock, "vision_model", stock).state_dict())
-    if _digest(_frozen_tower(model.state_dict())) != tower:
+    tower = expected = _digest(getattr(stock, "vision_model", stock).state_dict())
+    own = {field.name for field in fields(UniEmoConfig)} & UniEmoConfig.__annotations__.keys() - {"vision_config"}
+    configuration = {name: value for name, value in model.config.to_dict().items() if name in own}
+    if merged is None:
+        lora, tensors = _adapted(model)
+    else:
+        reference = model.from_clip(stock, **configuration)
+        reference.load_adapter(merged)
+        lora, weights = _adapted(reference)
+        tensors = {name: tensor for name, tensor in weights.items() if name.startswith(_LORA)}
+        reference.merge_adapter()
+        expected = _digest(reference.vision_model.state_dict())
+    if _digest(_frozen_tower(model.state_dict())) != expected:
         raise ValueError(
             f"Expected the vision tower of {clip} with at most LoRA on it, found one that was trained whole, or "
             "another CLIP's; publish it as an understanding folder or repository."
         )
-    own = {field.name for field in fields(UniEmoConfig)} & UniEmoConfig.__annotations__.keys() - {"vision_config"}
-    configuration = {name: value for name, value in model.config.to_dict().items() if name in own}
-    lora, tensors = _adapted(model)
     for name, tensor in model.state_dict().items():
         if not name.startswith(TOWER) and ".original_module." not in name and ".modules_to_save." not in name:
             tensors[name] = tensor

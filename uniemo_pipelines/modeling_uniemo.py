@@ -409,6 +409,9 @@ class UniEmoUnderstandingModel(PreTrainedModel):
             setattr(self, f"{kind}_logit_scale", nn.Parameter(torch.tensor(config.logit_scale_init_value)))
             self.register_buffer(f"{kind}_text_features", torch.zeros(len(names), projection))
             self.register_buffer(f"missing_{kind}_text", torch.zeros(projection))
+        # Set where the batch is spread over processes: (B, ...) to all processes' rows, so that the contrastive losses
+        # see the candidates and targets of the whole batch.
+        self.gather_rows: Callable[[torch.Tensor], torch.Tensor] | None = None
         self.post_init()
 
     @torch.no_grad()
@@ -705,6 +708,8 @@ class UniEmoUnderstandingModel(PreTrainedModel):
 
     def _contrastive_loss(self, kind: str, features: torch.Tensor, positives: torch.Tensor) -> torch.Tensor:
         images = getattr(self, f"{kind}_projection")(features)
+        if self.gather_rows is not None:
+            images, positives = self.gather_rows(images), self.gather_rows(positives)
         texts, missing = getattr(self, f"{kind}_text_features"), getattr(self, f"missing_{kind}_text")[None]
         scale, labelled = getattr(self, f"{kind}_logit_scale"), positives.any(dim=1)
         if self.config.contrastive == "multi_positive":

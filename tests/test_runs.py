@@ -1,0 +1,227 @@
+"""Runs that are killed, spread over processes, given other arguments, or go wrong."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from training_world import records, stage1, stage2, write_world
+
+from training import train_joint, train_understanding
+from training.engine import StageTrainer
+from training.runs import open_run
+
+DRIVER = Path(__file__).parent / "stage_driver.py"
+STAGES = {"stage1": (train_understanding.main, stage1), "stage2": (train_joint.main, stage2)}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """The world, and in it the folder of a stage-1 run."""
+    world = write_world(tmp_path_factory.mktemp("world"))
+    train_understanding.main(*stage1(world, world / "understanding"))
+    return world
+
+
+def run(stage: str, world: Path, output: Path, **changes) -> None:
+    main, arguments = STAGES[stage]
+    before = (world,) if stage == "stage1" else (world, world / "understanding")
+    main(*arguments(*before, output, **changes))
+
+
+def drive(launcher: list[str], stage: str, world: Path, output: Path, changes: dict, *flags: str) -> int:
+    command = [*launcher, str(DRIVER), stage, str(world), str(output), json.dumps(changes), *flags]
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    if done.returncode not in (0, -signal.SIGKILL):
+        raise AssertionError(done.stderr[-3000:])
+    return done.returncode
+
+
+def figures(run: Path) -> list[dict[str, float]]:
+    """The records of a run, without what depends on the clock."""
+    timed = ("_runtime", "_per_second", "total_flos", "train_loss")
+    log = json.loads((run / "training_log.json").read_text())
+    kept = [{name: value for name, value in record.items() if not name.endswith(timed)} for record in log]
+    return [record for record in kept if record.keys() - {"step", "epoch"}]
+
+
+# ------------------------------------------------------------------------------------------------ killed and gone on
+
+LONG = {
+    "stage1": {"num_train_epochs": 6, "per_device_train_batch_size": 4, "save_strategy": "steps", "save_steps": 3},
+    "stage2": {"num_train_epochs": 4, "save_strategy": "steps", "save_steps": 3},
+}
+LONG["stage1"] |= {"eval_strategy": "steps", "eval_steps": 3}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["stage1", "stage2"])
+@pytest.mark.parametrize("place", ["at", "in-checkpoint"])
+def test_a_run_killed_anywhere_goes_on_with_the_same_losses(world, tmp_path, stage, place):
+    run(stage, world, tmp_path / "whole", **LONG[stage])
+    step = random.Random(stage).randint(4, 14) if place == "at" else random.Random(stage).choice([6, 9, 12])
+    python = [sys.executable]
+    killed = drive(python, stage, world, tmp_path / "killed", LONG[stage], f"--kill-{place}", str(step))
+    assert killed == -signal.SIGKILL and not (tmp_path / "killed" / "results.json").exists()
+    run(stage, world, tmp_path / "killed", **LONG[stage])
+    assert figures(tmp_path / "killed") == figures(tmp_path / "whole"), f"killed at step {step}"
+    last = "checkpoint-24/model.safetensors" if stage == "stage1" else "checkpoint-16/model.safetensors"
+    a, b = (load_file(tmp_path / name / last) for name in ("whole", "killed"))
+    assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_finished_run_is_left_as_it_is(world, monkeypatch, tmp_path):
+    shutil.copytree(world / "understanding", tmp_path / "again")
+    arguments = stage1(world, world / "understanding")
+    monkeypatch.setattr(StageTrainer, "train", lambda *args, **kwargs: pytest.fail("it trained again"))
+    train_understanding.main(*arguments)
+    assert all(
+        (world / "understanding" / path.name).read_bytes() == path.read_bytes()
+        for path in (tmp_path / "again").glob("*.safetensors")
+    )
+
+
+def test_changed_arguments_are_named(world, tmp_path):
+    shutil.copytree(world / "understanding", tmp_path / "run")
+    (tmp_path / "run" / "results.json").unlink()
+    with pytest.raises(ValueError, match="num_scene_queries 2 -> 4; .*num_train_epochs 2 -> 3.*another --output_dir"):
+        train_understanding.main(*stage1(world, tmp_path / "run", num_train_epochs=3, num_scene_queries=4))
+    open_run(*reversed(stage1(world, tmp_path / "run", keep_images=False, logging_steps=7)))  # these decide nothing
+
+
+# -------------------------------------------------------------------------------------------------- several processes
+
+SPREAD = {
+    "stage1": {"classifier_dropout": 0.0, "emotion_loss_weight": 0.4, "scene_loss_weight": 0.3, "object_loss_weight": 0.3},
+    "stage2": {"alignment_weight": 0.1, "latents": None},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["stage1", "stage2"])
+def test_two_processes_have_the_losses_of_one_with_twice_the_batch(world, tmp_path, stage):
+    changes = SPREAD[stage] | {"num_train_epochs": 3}
+    if stage == "stage2":
+        changes["latents"] = str(tmp_path / "latents")
+    run(stage, world, tmp_path / "one", **changes, per_device_train_batch_size=4)
+    shutil.rmtree(tmp_path / "latents", ignore_errors=True)  # two processes make a cache of their own
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    changes |= {"ddp_backend": "gloo", "per_device_train_batch_size": 2}
+    assert drive(launcher, stage, world, tmp_path / "two", changes) == 0
+    one, two = figures(tmp_path / "one"), figures(tmp_path / "two")
+    assert len(one) == len(two) and len(one) >= 12
+    for a, b in zip(one, two, strict=True):
+        assert a.keys() == b.keys()
+        for name in a.keys() - {"grad_norm"}:
+            assert a[name] == pytest.approx(b[name], abs=1e-5), (name, a["step"])
+        if "grad_norm" in a:
+            assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-4)
+
+
+# ------------------------------------------------------------------------------------------------------ what goes wrong
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_pictures(world, tmp_path, monkeypatch):
+    losses_of, steps = train_understanding.losses_of, []
+
+    def poisoned(model, batch):
+        losses = dict(losses_of(model, batch))
+        steps.append(1)
+        if len(steps) == 4:
+            losses["loss"] = losses["loss"] * float("nan")
+        return losses
+
+    monkeypatch.setattr(train_understanding, "losses_of", poisoned)
+    with pytest.raises(FloatingPointError, match=r"Step 4: expected finite losses, found loss nan.*train_000\d\d\.png"):
+        train_understanding.main(*stage1(world, tmp_path, num_train_epochs=3))
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-2"]
+    monkeypatch.setattr(train_understanding, "losses_of", losses_of)
+    train_understanding.main(*stage1(world, tmp_path, num_train_epochs=3))  # goes on from the last good checkpoint
+    assert torch.tensor(records(tmp_path, "loss")).isfinite().all()
+
+
+def test_weights_that_are_not_finite_are_never_a_checkpoint(world, tmp_path, monkeypatch):
+    def ruined(self, model, trial, save=StageTrainer._save_checkpoint):
+        if self.state.global_step == 4:
+            with torch.no_grad():
+                model.classifier[0].weight[0, 0] = float("inf")
+        save(self, model, trial)
+
+    monkeypatch.setattr(StageTrainer, "_save_checkpoint", ruined)
+    with pytest.raises(FloatingPointError, match=r"finite weights, found others in classifier\.0\.weight"):
+        train_understanding.main(*stage1(world, tmp_path, num_train_epochs=3))
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-2"]
+
+
+def test_a_full_disk_leaves_the_checkpoints_before(world, tmp_path, monkeypatch):
+    def full(self, folder, save=StageTrainer._save_optimizer_and_scheduler):
+        if self.state.global_step == 4:
+            raise OSError(28, "No space left on device")
+        save(self, folder)
+
+    monkeypatch.setattr(StageTrainer, "_save_optimizer_and_scheduler", full)
+    with pytest.raises(OSError, match="checkpoint-4 could not be written.*No space left.*the same command"):
+        train_understanding.main(*stage1(world, tmp_path, num_train_epochs=3))
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-2"]
+    monkeypatch.undo()
+    train_understanding.main(*stage1(world, tmp_path, num_train_epochs=3))
+
+
+def test_checkpoints_stay_within_a_limit_also_while_one_is_written(world, tmp_path, monkeypatch):
+    sizes = []
+
+    def total() -> float:
+        return sum(path.stat().st_size for path in tmp_path.glob("run/checkpoint-*/*")) / 1e9
+
+    def watched(self, folder, save=StageTrainer._save_rng_state):
+        save(self, folder)
+        sizes.append(total())
+
+    monkeypatch.setattr(StageTrainer, "_save_rng_state", watched)
+    train_understanding.main(*stage1(world, tmp_path / "free", num_train_epochs=1))
+    one = sum(path.stat().st_size for path in tmp_path.glob("free/checkpoint-2/*")) / 1e9
+    limit = 3.5 * one
+    sizes.clear()
+    train_understanding.main(*stage1(world, tmp_path / "run", num_train_epochs=6, checkpoints_limit_gb=limit))
+    assert len(sizes) == 6 and max(sizes) <= limit and max(sizes) > 2 * one
+    with pytest.raises(ValueError, match="checkpoints_limit_gb of at least .* 3 checkpoints"):
+        train_understanding.main(*stage1(world, tmp_path / "small", checkpoints_limit_gb=2.5 * one))
+    assert not list((tmp_path / "small").glob("checkpoint-*"))
+
+
+def test_a_broken_picture_in_training_names_the_file_and_the_remedy(world, tmp_path):
+    shutil.copytree(world / "emoset", tmp_path / "emoset")
+    victim = next((tmp_path / "emoset" / "image").rglob("train_00002.png"))
+    victim.write_bytes(victim.read_bytes()[:60])
+    with pytest.raises(ValueError, match=r"train_00002\.png.*training\.prepare"):
+        train_understanding.main(*stage1(world, tmp_path / "run", data=str(tmp_path / "emoset"), keep_images=False))
+
+
+def test_class_balanced_sampling_reaches_the_trainer(world, tmp_path):
+    """Seven emotions have one picture left, one has two: unbalanced, every picture comes once an epoch."""
+    seen = []
+
+    def spied(model, batch, losses_of=train_understanding.losses_of):
+        seen.extend(batch["labels"].tolist())
+        return losses_of(model, batch)
+
+    shutil.copytree(world / "emoset", tmp_path / "emoset")
+    rows = json.loads((tmp_path / "emoset" / "train.json").read_text())
+    (tmp_path / "emoset" / "train.json").write_text(json.dumps(rows[:8] + [rows[0]] * 24))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train_understanding, "losses_of", spied)
+        for balanced in (False, True):
+            seen.clear()
+            changes = {"data": str(tmp_path / "emoset"), "class_balanced": balanced, "num_train_epochs": 8}
+            train_understanding.main(*stage1(world, tmp_path / str(balanced), **changes))
+            share = seen.count(0) / len(seen)
+            assert share == pytest.approx(25 / 32, abs=1e-6) if not balanced else share < 0.25
+

@@ -1,0 +1,82 @@
+"""What stage 1 and its baseline share: a CLIP vision tower with an emotion head learns to name emotions."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import CLIPImageProcessorPil
+
+from .config import SelectingRunArguments
+from .data import (
+    DataArguments,
+    EmotionDataset,
+    EmotionStream,
+    EvaluationTransform,
+    PictureSample,
+    TrainingTransform,
+    open_split,
+    open_vocabulary,
+)
+from .engine import Batch, Losses, ParameterGroup, StageTrainer
+from .metrics import wilson_interval
+from .runs import Run
+
+
+@dataclass(kw_only=True)
+class FineTuningArguments:
+    """Fine-tuning of a CLIP vision tower with an emotion head; the defaults are the published settings."""
+
+    clip: str = field(metadata={"help": "stock CLIP to start from: a folder or a Hub name"})
+    backbone_learning_rate: float = field(default=8e-6, metadata={"help": "of the vision tower, or of its LoRA"})
+    backbone_weight_decay: float = field(default=1e-3, metadata={"help": "of the vision tower, or of its LoRA"})
+    head_learning_rate: float = field(default=1e-4, metadata={"help": "of the emotion head and the projections"})
+    head_weight_decay: float = field(default=1e-2, metadata={"help": "of the emotion head and the projections"})
+    classifier_hidden: int = field(default=768, metadata={"help": "width of the head; that of the text encoder"})
+    classifier_dropout: float = field(default=0.5, metadata={"help": "in the head, while it is trained"})
+
+
+def fine_tune(
+    model: nn.Module,
+    groups: Sequence[ParameterGroup],
+    losses_of: Callable[[nn.Module, Batch], Losses],
+    processor: CLIPImageProcessorPil,
+    data: DataArguments,
+    training: SelectingRunArguments,
+    run: Run,
+) -> tuple[dict[str, Any], list[dict[str, float]]]:
+    """Train from the run's last checkpoint, and leave in `model` the epoch that is best on the validation split.
+
+    Returns:
+        Figures for the table of results, and the trainer's records.
+    """
+    vocabulary = open_vocabulary(data)
+    augmented = PictureSample(TrainingTransform(processor, (data.smallest_crop, 1.0), data.color_jitter), vocabulary)
+    seen = PictureSample(EvaluationTransform(processor), vocabulary)
+    trainer = StageTrainer(
+        model,
+        training,
+        groups,
+        losses_of,
+        open_split(data, data.train_split, augmented, training.seed),
+        open_split(data, data.validation_split, seen),
+        classify,
+        data.class_balanced,
+    )
+    trainer.train(resume_from_checkpoint=run.last_checkpoint())
+    results = {"validation accuracy": measure(trainer, trainer.eval_dataset)}
+    if data.test_split is not None:
+        results["test accuracy"] = measure(trainer, open_split(data, data.test_split, seen))
+    return results, trainer.state.log_history
+
+
+def measure(trainer: StageTrainer, pictures: EmotionDataset | EmotionStream) -> dict[str, Any]:
+    """Accuracy of the model as it is, with its 95 % interval."""
+    found = trainer.evaluate(pictures, metric_key_prefix="final")
+    accuracy, count = found["final_accuracy"], found["final_pictures"]
+    return {"value": accuracy, "interval": wilson_interval(round(accuracy * count), count), "n": count}
+
+
+def classify(model: nn.Module, batch: Batch) -> Tensor:
+    """Logits (B, 8)."""
+    return model(batch["pixel_values"]).logits

@@ -1,0 +1,239 @@
+"""What a stage-2 step touches: the understanding model, the fusion model and a frozen Stable Diffusion (design 2.3)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline
+from diffusers.training_utils import cast_training_params, compute_snr
+from peft import LoraConfig
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from uniemo_pipelines.fusion_uniemo import EMOTIONS, UniEmoFusionModel
+from uniemo_pipelines.modeling_uniemo import UniEmoOutput, UniEmoUnderstandingModel
+from uniemo_pipelines.prompting_uniemo import SLOT_TOKEN, PseudoTokens
+
+from .data import NO_LABEL
+from .distributed import mean_over_processes
+from .engine import Batch
+from .losses import emotional_condition_loss
+
+UNET_LORA = ["to_q", "to_k", "to_v", "to_out.0"]
+LEAST = 1e-3  # of a count's mean over processes: below it there is nothing to divide
+TEXT_ENCODER_LORA = ["q_proj", "k_proj", "v_proj", "out_proj"]
+
+
+@dataclass(kw_only=True)
+class ObjectiveArguments:
+    """What stage 2 minimises, and what of Stable Diffusion it may change; the defaults are the published settings."""
+
+    understanding_weight: float = field(default=0.5, metadata={"help": "of emotion, scene and object losses together"})
+    condition_weight: float = field(default=1e-3, metadata={"help": "cross-entropy of the condition"})
+    triplet_weight: float = field(default=1e-6, metadata={"help": "triplet of the condition"})
+    alignment_weight: float = field(
+        default=0.0,
+        metadata={"help": "stage 1's contrast, which keeps alpha's retrieval right; not published"},
+    )
+    min_snr_gamma: float | None = field(
+        default=None,
+        metadata={"help": "weigh timesteps by min(SNR, gamma) / SNR (Hang et al. 2023; they take 5); none if not given"},
+    )
+    unet_lora_rank: int = field(default=0, metadata={"help": "of LoRA on the UNet's attention; 0 leaves it frozen"})
+    text_encoder_lora_rank: int = field(default=0, metadata={"help": "of LoRA on the text encoder; 0 leaves it frozen"})
+
+
+class JointModel(nn.Module):
+    """Everything that a stage-2 step touches, and which of it is trained.
+
+    Args:
+        understanding: the stage-1 model; only its queries and interactive blocks are trained, in evaluation mode, so
+            that the frozen head sees in training what it sees in use.
+        fusion: its mappers are trained.
+        base: frozen but for the LoRA that is asked for; its tokenizer and text encoder receive the pseudo-tokens.
+        objective: the weights of the losses, of which the diffusion loss has 1.
+        vae: frozen, where pictures come without latents.
+
+    Raises:
+        ValueError: a text encoder that does not fit the emotion head; a base that predicts neither noise nor velocity.
+    """
+
+    def __init__(
+        self,
+        understanding: UniEmoUnderstandingModel,
+        fusion: UniEmoFusionModel,
+        base: StableDiffusionPipeline,
+        objective: ObjectiveArguments,
+        vae: AutoencoderKL | None = None,
+    ) -> None:
+        super().__init__()
+        width, expected = understanding.config.hidden_size, understanding.config.classifier_hidden
+        found = base.text_encoder.config.hidden_size
+        if found != expected:
+            raise ValueError(
+                f"Expected a text encoder as wide as the emotion head's last layer, {expected}, for it reads the "
+                f"condition; found {found}. Train stage 1 with --classifier_hidden {found}."
+            )
+        self.understanding = understanding
+        self.fusion = fusion
+        self.scene_head = nn.Linear(width, len(understanding.config.scenes))
+        self.object_head = nn.Linear(width, len(understanding.config.objects))
+        self.text_encoder = base.text_encoder
+        self.unet = base.unet
+        self.vae = vae
+        self.scheduler = DDPMScheduler.from_config(base.scheduler.config)
+        if self.scheduler.config.prediction_type not in ("epsilon", "v_prediction"):
+            raise ValueError(
+                "Expected a base that predicts epsilon or v_prediction, found "
+                f"{self.scheduler.config.prediction_type!r} in its scheduler's configuration."
+            )
+        self.pseudo_tokens = PseudoTokens(base.tokenizer, base.text_encoder)
+        self.objective = objective
+        self._choose_trained()
+
+    def _choose_trained(self) -> None:
+        self.requires_grad_(False)
+        understanding = self.understanding
+        for part in (
+            understanding.scene_queries,
+            understanding.object_queries,
+            understanding.scene_interaction,
+            understanding.object_interaction,
+            self.fusion.mappers,
+            self.scene_head,
+            self.object_head,
+        ):
+            part.requires_grad_(True)
+        for model, rank, modules in (
+            (self.unet, self.objective.unet_lora_rank, UNET_LORA),
+            (self.text_encoder, self.objective.text_encoder_lora_rank, TEXT_ENCODER_LORA),
+        ):
+            if rank:
+                model.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=modules))
+                cast_training_params(model, torch.float32)
+
+    def train(self, mode: bool = True) -> "JointModel":
+        """Everything stays in evaluation mode: what is frozen, and the frozen head, must act as they do in use.
+
+        Only layers that may trade memory for time have to know that they are trained; their parts do not.
+        """
+        super().train(False)
+        for module in self.modules():
+            if isinstance(module, GradientCheckpointingLayer):
+                module.training = mode
+        return self
+
+    def activation_checkpointing_enable(
+        self, activation_checkpointing_kwargs: dict[str, Any] | None = None, **options: Any
+    ) -> None:
+        """Trade time for memory in all three models; called by the Trainer for `--activation_checkpointing`."""
+        self.unet.enable_gradient_checkpointing()
+        for model in (self.text_encoder, self.understanding):
+            model.activation_checkpointing_enable(activation_checkpointing_kwargs, **options)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """The losses of a batch of `JointSample`s by part; "loss" is their weighted sum.
+
+        "condition_norm", the conditions' mean length in that of the median token embedding, is no loss.
+        """
+        named = {kind: batch[kind] for kind in ("scene_labels", "object_labels")}
+        condition, output = self.condition(batch["pixel_values"], batch["labels"], **named)
+        condition_loss = emotional_condition_loss(
+            condition, batch["labels"], output.logits, self.understanding.classifier[-1]
+        )
+        losses = {
+            "diffusion": self.diffusion_loss(condition, self.latents(batch), batch),
+            "understanding": self.understanding_loss(output, batch),
+            "condition": condition_loss.cross_entropy,
+            "triplet": condition_loss.triplet,
+            "alignment": output.scene_loss + output.object_loss,
+        }
+        objective = self.objective
+        weights = {
+            "diffusion": 1.0,
+            "understanding": objective.understanding_weight,
+            "condition": objective.condition_weight,
+            "triplet": objective.triplet_weight,
+            "alignment": objective.alignment_weight,
+        }
+        total = sum(weights[name] * value for name, value in losses.items())
+        return {"loss": total, **losses, "condition_norm": self.relative_norm(condition.detach())}
+
+    def condition(self, pixel_values: Tensor, labels: Tensor, **named: Tensor) -> tuple[Tensor, UniEmoOutput]:
+        """Conditions (B, D) of pictures (B, 3, H, W) with emotions (B,), and what they were made of."""
+        output = self.understanding(pixel_values, **named)
+        weights = functional.one_hot(labels, len(EMOTIONS)).float()
+        features = (output.emotion_features, output.scene_features, output.object_features)
+        return self.fusion(*features, weights), output
+
+    def encode_prompts(self, prompts: Sequence[str], condition: Tensor) -> Tensor:
+        """Prompt embeddings (B, L, D') with condition i in the slot of prompt i."""
+        tokens = self.pseudo_tokens.tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt")
+        return self.encode_ids(tokens.input_ids.to(condition.device), condition)
+
+    def encode_ids(self, input_ids: Tensor, condition: Tensor) -> Tensor:
+        """As `encode_prompts`, of token ids (B, L)."""
+        with self.pseudo_tokens.conditions({SLOT_TOKEN: condition}):
+            return self.text_encoder(input_ids)[0]
+
+    @torch.no_grad()
+    def latents(self, batch: Batch) -> Tensor:
+        """Scaled latents (B, C, h, w): the batch's own, or its pictures encoded."""
+        return batch["latents"] if "latents" in batch else encode(self.vae, batch["latent_pixels"])
+
+    def relative_norm(self, condition: Tensor) -> Tensor:
+        """Mean length of conditions (B, D) in lengths of the median token embedding."""
+        table = self.text_encoder.get_input_embeddings().weight
+        return condition.norm(dim=1).mean() / table.norm(dim=1).median()
+
+    def diffusion_loss(self, condition: Tensor, latents: Tensor, batch: Batch) -> Tensor:
+        """Mean squared error of the UNet's prediction; the condition (B, D) stands in the prompt's slot."""
+        noise, timesteps = batch["noise"], batch["timesteps"]
+        prompt_embeds = self.encode_ids(batch["input_ids"], condition)
+        noisy = self.scheduler.add_noise(latents, noise, timesteps)
+        prediction = self.unet(noisy, timesteps, prompt_embeds).sample
+        errors = functional.mse_loss(prediction.float(), self.target(latents, noise, timesteps), reduction="none")
+        return (self.timestep_weights(timesteps) * errors.mean((1, 2, 3))).mean()
+
+    def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """What the base's UNet predicts."""
+        if self.scheduler.config.prediction_type == "epsilon":
+            return noise
+        return self.scheduler.get_velocity(latents, noise, timesteps)
+
+    def timestep_weights(self, timesteps: Tensor) -> Tensor:
+        """1 for all, or min-SNR's weight of each (B,); for velocity it is divided by SNR + 1 in the place of SNR."""
+        if self.objective.min_snr_gamma is None:
+            return torch.ones_like(timesteps, dtype=torch.float32)
+        snr = compute_snr(self.scheduler, timesteps)
+        divisor = snr if self.scheduler.config.prediction_type == "epsilon" else snr + 1
+        # at the last step of a schedule that ends in pure noise, where SNR is 0, the noise is all there is to predict
+        return torch.where(divisor > 0, snr.clamp(max=self.objective.min_snr_gamma) / divisor, 1.0)
+
+    def understanding_loss(self, output: UniEmoOutput, batch: Batch) -> Tensor:
+        """Stage 1's weighted sum with linear heads; pictures without a scene or object are left out of that part.
+
+        Those that are not are counted over all processes, so that the split over them does not matter.
+        """
+        weights = self.understanding.config
+        emotion = functional.cross_entropy(output.logits, batch["labels"])
+        scene_logits = self.scene_head(output.scene_features)
+        scene = functional.cross_entropy(scene_logits, batch["scene_labels"], ignore_index=NO_LABEL, reduction="sum")
+        scene = scene / mean_over_processes((batch["scene_labels"] != NO_LABEL).sum()).clamp(min=LEAST)
+        labelled = batch["object_labels"].any(1)
+        object_logits = self.object_head(output.object_features)
+        objects = functional.binary_cross_entropy_with_logits(object_logits, batch["object_labels"], reduction="none")
+        objects = (objects.mean(1) * labelled).sum() / mean_over_processes(labelled.sum()).clamp(min=LEAST)
+        attributes = weights.scene_loss_weight * scene + weights.object_loss_weight * objects
+        return weights.emotion_loss_weight * emotion + attributes
+
+
+@torch.no_grad()
+def encode(vae: AutoencoderKL, pixels: Tensor) -> Tensor:
+    """Scaled latents (B, C, h, w) of pixels (B, 3, H, W) in [-1, 1], float32.
+
+    The mode of the encoder's distribution: its spread is far below the noise that training adds.
+    """
+    return (vae.encode(pixels.to(vae.dtype)).latent_dist.mode() * vae.config.scaling_factor).float()
