@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.data import EmoSetDataset
+from training.data import DataArguments, open_vocabulary, read_rows
 from training.miniemoset.attributes import (
     BRIGHTNESSES,
     EMOTIONS,
@@ -114,8 +114,9 @@ def test_data_set_is_emosets_layout_and_the_same_bytes_again(tmp_path: Path) -> 
     files = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*") if path.is_file())
     assert len(files) == 3 + 2 * 24
     assert all((tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes() for file in files)
-    dataset = EmoSetDataset(tmp_path / "one", "train", transform=None)
-    assert [row.label for row in dataset.rows] == [*range(8), *range(8)]
-    assert dataset.vocabulary.scenes[dataset.rows[0].scene] and len(dataset.vocabulary.objects) == len(OBJECTS)
+    arguments = DataArguments(data=str(tmp_path / "one"))
+    rows, vocabulary = read_rows(arguments, "train"), open_vocabulary(arguments)
+    assert [row.label for row in rows] == [*range(8), *range(8)]
+    assert vocabulary.scenes[rows[0].scene] and len(vocabulary.objects) == len(OBJECTS)
     train, test = (Image.open(tmp_path / "one/image/awe" / f"{split}_00001.jpg") for split in ("train", "test"))
     assert train.size == (128, 128) and train.tobytes() != test.tobytes()

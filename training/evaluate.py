@@ -25,7 +25,7 @@ from uniemo_pipelines.adapters_uniemo import ADAPTER_NAME
 
 from .backbones.reader import Reading, load_reader, read
 from .config import parse
-from .data import EmoSetDataset, EvaluationTransform
+from .data import DataArguments, EvaluationTransform, PictureSample, Row, open_split, read_rows
 from .judging import Scores, judge_images
 from .metrics import wilson_interval
 from .miniemoset.attributes import EMOTIONS, bayes_accuracy, sample_attributes
@@ -79,7 +79,9 @@ class EvaluationArguments(JudgedArguments):
 def understanding(arguments: EvaluationArguments) -> dict[str, dict]:
     """Accuracy with its 95 % interval, of UniEmo and of the plain backbone, on the whole split."""
     processor = CLIPImageProcessorPil.from_pretrained(f"{arguments.adapter}/understanding")
-    dataset = EmoSetDataset(arguments.data, arguments.split, EvaluationTransform(processor))
+    dataset = open_split(
+        DataArguments(data=arguments.data), arguments.split, PictureSample(EvaluationTransform(processor))
+    )
     models = {
         "uniemo": UniEmoUnderstandingModel.from_pretrained(
             f"{arguments.adapter}/understanding", dtype=torch.float32
@@ -101,10 +103,9 @@ def real_readings(arguments: JudgedArguments, judge: torch.nn.Module) -> tuple[l
     Raises:
         ValueError: too few others to hold the first against.
     """
-    dataset = EmoSetDataset(arguments.data, arguments.split, transform=None)
-    chosen: dict[int, list[int]] = {label: [] for label in range(len(EMOTIONS))}
-    for index, row in enumerate(dataset.rows):
-        chosen[row.label].append(index)
+    chosen: dict[int, list[Row]] = {label: [] for label in range(len(EMOTIONS))}
+    for row in read_rows(DataArguments(data=arguments.data), arguments.split):
+        chosen[row.label].append(row)
     fewest = min(map(len, chosen.values()))
     if fewest < 2 * arguments.images:
         raise ValueError(
@@ -112,8 +113,8 @@ def real_readings(arguments: JudgedArguments, judge: torch.nn.Module) -> tuple[l
             f"them to hold the others against; found {fewest}. Lower --images or draw more."
         )
     first, others = [], []
-    for indices in tqdm(chosen.values(), "real images"):
-        pictures = np.stack([np.asarray(dataset.image(index)) for index in indices])
+    for rows in tqdm(chosen.values(), "real images"):
+        pictures = np.stack([np.asarray(row.picture.open()) for row in rows])
         first.append(read(judge, pictures[: arguments.images]))
         others.append(read(judge, pictures[arguments.images :]))
     return first, others

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import CLIPModel, PreTrainedTokenizerBase
 
-from .data import normalise
+from uniemo_pipelines.attributes import normalise
 
 BATCH = 128
 

@@ -3,14 +3,19 @@
 import math
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 # Pillow's 16- and 32-bit grayscale modes; its own conversion to 8 bits clips instead of scaling.
 _DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+
+# EXIF orientations that swap width and height.
+_LYING = (5, 6, 7, 8)
 
 
 def open_image(file: str | os.PathLike[str] | BinaryIO, edge: int | None = None) -> Image.Image:
@@ -29,6 +34,27 @@ def open_image(file: str | os.PathLike[str] | BinaryIO, edge: int | None = None)
         ValueError: the file cannot be read, is no picture, is cut short, or unpacks to more pixels than Pillow's
             `Image.MAX_IMAGE_PIXELS` allows; one line that names the file.
     """
+    with _header(file) as image:
+        if edge is not None:
+            image.draft(None, (2 * edge, 2 * edge))
+        image.load()
+        return as_rgb(image)
+
+
+def image_size(file: str | os.PathLike[str] | BinaryIO) -> tuple[int, int]:
+    """Width and height that `open_image` gives a picture, from its header alone where the format has one.
+
+    Raises:
+        ValueError: as `open_image`, as far as the header shows.
+    """
+    with _header(file) as image:
+        lying = image.getexif().get(ExifTags.Base.Orientation) in _LYING
+        return image.size[::-1] if lying else image.size
+
+
+@contextmanager
+def _header(file: str | os.PathLike[str] | BinaryIO) -> Iterator[Image.Image]:
+    """A picture that is not decoded yet; whatever fails until it is closed becomes one line that names the file."""
     name = _name(file)
     try:
         with warnings.catch_warnings():
@@ -39,10 +65,7 @@ def open_image(file: str | os.PathLike[str] | BinaryIO, edge: int | None = None)
                 # Turning its warning into an error is no way: filters are shared by threads.
                 if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
                     raise Image.DecompressionBombError
-                if edge is not None:
-                    image.draft(None, (2 * edge, 2 * edge))
-                image.load()
-                return as_rgb(image)
+                yield image
     except Image.DecompressionBombError:
         limit = Image.MAX_IMAGE_PIXELS or 0
         raise ValueError(f"{name}: the picture has more than {limit:,} pixels; scale it down first.") from None

@@ -1,0 +1,1 @@
+"""What training.prepare is made of."""

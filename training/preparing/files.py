@@ -1,0 +1,21 @@
+"""Files that are whole or not there."""
+
+import os
+from pathlib import Path
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text under another name first."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def save_whole(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write tensors under another name first."""
+    partial = path.with_name(f"{path.name}.partial")
+    save_file(tensors, partial, metadata)
+    os.replace(partial, path)
