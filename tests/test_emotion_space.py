@@ -39,15 +39,61 @@ def test_streamed_moments_are_those_of_all_images_at_once():
         torch.testing.assert_close(moments.std[emotion], rows.std(0), rtol=1e-9, atol=0)
 
 
-def test_neither_order_nor_batches_change_the_fit():
-    # what several processes gather differs from one process's pass in these two
-    whole, mixed = fit_of(torch.arange(IMAGES), 64), fit_of(torch.randperm(IMAGES, generator=seeded()), 31)
-    torch.testing.assert_close(mixed.moments.mean, whole.moments.mean, rtol=1e-12, atol=0)
-    torch.testing.assert_close(mixed.moments.std, whole.moments.std, rtol=1e-9, atol=0)
-    one, two = whole.fit(bank_size=6, rank=2), mixed.fit(bank_size=6, rank=2)
+def assert_same_fit(found: EmotionSpaceFit, expected: EmotionSpaceFit) -> None:
+    assert torch.equal(found.moments.count, expected.moments.count)
+    torch.testing.assert_close(found.moments.mean, expected.moments.mean, rtol=1e-12, atol=0)
+    torch.testing.assert_close(found.moments.std, expected.moments.std, rtol=1e-9, atol=0)
+    two, one = (fit.fit(bank_size=6, rank=2) for fit in (found, expected))
     for name in one:
-        torch.testing.assert_close(two[name], one[name], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(two[name], one[name], rtol=1e-6, atol=1e-6)
     assert torch.equal(one["bank"], two["bank"])
+
+
+def test_neither_order_nor_batches_change_the_fit():
+    assert_same_fit(fit_of(torch.randperm(IMAGES, generator=seeded()), 31), fit_of(torch.arange(IMAGES), 64))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_random_shares_merged_in_any_order_are_the_whole(seed):
+    g = seeded(seed)
+    parts = 2 + seed
+    owner = torch.randint(parts, (IMAGES,), generator=g)
+    owner[owner == 1] = seed % 2  # in every other case the second has none
+    shares = [fit_of((owner == part).nonzero().squeeze(-1), 23) for part in range(parts)]
+    merged = EmotionSpaceFit(WIDTH, candidates=40)
+    for part in torch.randperm(parts, generator=g).tolist():
+        merged.merge(shares[part])
+    assert_same_fit(merged, fit_of(torch.arange(IMAGES), 64))
+
+
+@pytest.mark.parametrize("first", ["a single image", "a missing emotion", "none"])
+def test_it_does_not_matter_which_is_merged_into_which(first):
+    labels, _ = images()
+    chosen = {
+        "a single image": torch.arange(IMAGES) == 17,
+        "a missing emotion": labels > 0,
+        "none": torch.zeros(IMAGES, dtype=torch.bool),
+    }[first]
+
+    def halves() -> tuple[EmotionSpaceFit, EmotionSpaceFit]:
+        mine, others = (rows.nonzero().squeeze(-1) for rows in (chosen, ~chosen))
+        return fit_of(mine, 50), fit_of(others, 50)
+
+    a, b = halves()
+    a.merge(b)
+    c, d = halves()
+    d.merge(c)
+    assert_same_fit(a, d)
+    assert_same_fit(a, fit_of(torch.arange(IMAGES), 64))
+
+
+def test_merging_leaves_the_other_as_it_was_and_refuses_one_of_another_kind():
+    one, other = fit_of(torch.arange(300), 64), fit_of(torch.arange(300, IMAGES), 64)
+    one.merge(other)
+    assert_same_fit(other, fit_of(torch.arange(300, IMAGES), 64))
+    for unlike in (EmotionSpaceFit(WIDTH + 1, 40), EmotionSpaceFit(WIDTH, 41), EmotionSpaceFit(WIDTH, 40, seed=1)):
+        with pytest.raises(ValueError, match=r"same width, candidates and seed, \(5, 40, 0\); found"):
+            one.merge(unlike)
 
 
 def test_a_single_image_has_no_deviation():
@@ -60,10 +106,19 @@ def test_candidates_are_bounded_and_drawn_uniformly():
     candidates = Candidates(1, limit=200)
     for part in torch.arange(4000).split(100):
         candidates.update(torch.zeros(len(part), dtype=torch.int64), part[:, None, None].expand(-1, 3, 1), part)
-    kept = candidates.features[0][:, 0, 0]
+    kept = candidates.rows(0)[:, 0, 0]
     assert len(kept) == len(kept.unique()) == 200
     counts = torch.histc(kept, 4, 0, 4000)
     assert counts.min() > 30 and counts.max() < 70
+
+
+def test_memory_does_not_grow_with_the_images():
+    few, many = fit_of(torch.arange(8), 8), fit_of(torch.arange(IMAGES), 64)
+    sizes = [
+        [t.shape for t in (*vars(f.moments).values(), *vars(f.candidates).values()) if isinstance(t, Tensor)]
+        for f in (few, many)
+    ]
+    assert sizes[0] == sizes[1] and len(sizes[0]) == 5
 
 
 def test_bank_members_are_real_images_and_shares_sum_to_one():

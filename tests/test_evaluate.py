@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import save_model
 from transformers import CLIPVisionConfig
 
-from training import choose_sampling, evaluate, measure_export, measure_strength
+from training import choose_sampling, compare_emotion_spaces, evaluate, measure_export, measure_strength
 from training.backbones.reader import Reader
 from training.evaluate import EvaluationArguments, table, truthful_caption, verdict
 from training.judging import Scores
@@ -185,3 +185,52 @@ def test_exports_are_measured_by_a_stock_pipeline_that_loads_them(arguments: Eva
     assert all((images[row] != images["live"]).any() for row in ("mean", "drawn", "all"))
     assert (images["drawn"][0] != images["all"][0]).any()
     assert "3 vectors" in (output / "export.md").read_text()
+
+
+def test_emotion_spaces_are_compared_by_the_same_seeds_and_kept(
+    arguments: EvaluationArguments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {name: getattr(arguments, name) for name in evaluate.JudgedArguments.__dataclass_fields__}
+    settings |= {"output": str(tmp_path / "compared"), "adapter": str(tmp_path)}
+    fusion = tiny.fusion()
+    space = {name: getattr(fusion, name) for name in ("mean", "std", "bank", "bank_weights")}
+    width = 3 * tiny.FEATURES
+    fusion.set_emotion_space(
+        **space, low_rank_factors=torch.ones(8, 2, width), low_rank_diagonal=torch.zeros(8, width)
+    )
+    write_adapter(tmp_path / ADAPTER_NAME, fusion)
+    asked = compare_emotion_spaces.ComparisonArguments(**settings)
+    compare_emotion_spaces.main(asked)
+    output = Path(asked.output)
+    content = json.loads((output / "emotion_spaces.json").read_text())
+    assert list(content["rows"]) == ["real", *compare_emotion_spaces.FORMS]
+    for row in content["rows"].values():
+        assert list(row) == list(compare_emotion_spaces.FIGURES)
+        for value, (low, high) in (one.values() for one in row.values()):
+            assert low - 1e-6 <= value <= high + 1e-6
+    images = {f: np.load(next((output / "images").glob(f"*/{f}-awe.npy"))) for f in compare_emotion_spaces.FORMS}
+    assert len({pictures.tobytes() for pictures in images.values()}) == 4
+    assert all((output / f"sheet_{form}.jpg").exists() for form in images)
+    assert "**" in (output / "emotion_spaces.md").read_text()
+    monkeypatch.setattr(compare_emotion_spaces, "generate", None)
+    compare_emotion_spaces.main(asked)
+    assert json.loads((output / "emotion_spaces.json").read_text()) == content, "all images were kept"
+
+
+def test_the_best_emotion_space_is_the_most_varied_of_the_faithful() -> None:
+    def row(accuracy: float, variation: float) -> compare_emotion_spaces.Row:
+        estimate = compare_emotion_spaces.Estimate
+        return {
+            "emotion_accuracy": estimate(accuracy, (accuracy - 0.05, accuracy + 0.05)),
+            "total_variation": estimate(variation, (variation, variation)),
+        }
+
+    rows = {"real": row(0.8, 0.1), "gaussian": row(0.7, 0.15), "low_rank": row(0.76, 0.2), "bank": row(0.9, 0.21)}
+    assert compare_emotion_spaces.best(rows | {"mean": row(1.0, 0.5)}) == "low_rank"
+    assert compare_emotion_spaces.best(rows | {"low_rank": row(0.74, 0.2), "mean": row(1.0, 0.5)}) == "bank"
+    assert (
+        compare_emotion_spaces.best(
+            {name: row(0.1, 0.1) for name in rows} | {"real": rows["real"], "mean": row(0.1, 0.05)}
+        )
+        == "mean"
+    )

@@ -6,8 +6,15 @@ import torch
 
 from training.backbones.corpus import label_row
 from training.backbones.reader import Reading, accuracy
-from training.judging import bayes_emotions, judge_images
-from training.metrics import coverage, kernel_distance, mean_interval, total_variation, wilson_interval
+from training.judging import bayes_emotions, judge_images, select
+from training.metrics import (
+    coverage,
+    kernel_distance,
+    mean_interval,
+    resampled_interval,
+    total_variation,
+    wilson_interval,
+)
 from training.miniemoset.attributes import EMOTIONS, Attributes, posterior, sample_attributes
 from training.miniemoset.objects import OBJECTS
 
@@ -108,3 +115,26 @@ def test_mean_interval_is_the_normal_one() -> None:
     assert (high - mean, mean - low) == pytest.approx((1.96 / 100_000**0.5,) * 2, rel=0.02)
     with pytest.raises(ValueError, match="at least two values, found 1"):
         mean_interval(values[:1])
+
+
+def test_a_resampled_interval_of_a_mean_is_the_normal_one() -> None:
+    generator = torch.Generator().manual_seed(0)
+    groups = [torch.randn(200, generator=generator), 5 + 3 * torch.randn(100, generator=generator)]
+
+    def mean(chosen: list[torch.Tensor]) -> float:
+        return sum(group[rows].mean().item() for group, rows in zip(groups, chosen, strict=True)) / 2
+
+    low, high = resampled_interval(mean, [200, 100])
+    assert (low + high) / 2 == pytest.approx(sum(group.mean().item() for group in groups) / 2)
+    half = 1.96 * sum(group.var().item() / len(group) for group in groups) ** 0.5 / 2
+    assert (high - low) / 2 == pytest.approx(half, rel=0.1)
+    assert resampled_interval(mean, [200, 100]) == (low, high)
+
+
+def test_a_selection_reads_the_same_pictures() -> None:
+    attributes = [sample_attributes(np.random.default_rng(seed)) for seed in range(6)]
+    reading = reading_of(attributes, torch.eye(8)[:6])
+    chosen = torch.tensor([4, 0, 4])
+    found = select(reading, chosen)
+    assert found.scene.tolist() == reading.scene[chosen].tolist() and found.emotion.argmax(-1).tolist() == [4, 0, 4]
+    assert bayes_emotions(found).tolist() == bayes_emotions(reading)[chosen].tolist()

@@ -2,8 +2,10 @@
 
     python -m training.compute_emotion_space --config training/configs/miniemoset.yaml
 
-One pass over the pictures with the evaluation transform, in bounded memory. `train_joint` does this at its end; run it
-alone after the understanding model or the data has changed.
+One pass over the pictures with the evaluation transform, in memory that does not grow with their number. Under
+`accelerate launch` each process reads a share of the pictures by itself, and what they found is merged once at the
+end: the same numbers on one process or many. `train_joint` does this at its end; run it alone after the understanding
+model or the data has changed.
 """
 
 from dataclasses import dataclass, field
@@ -11,12 +13,13 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import tqdm
+from accelerate.utils import broadcast_object_list, tqdm
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 from transformers import CLIPImageProcessorPil
 
-from uniemo_pipelines.adapters_uniemo import ADAPTER_NAME, read_adapter, write_adapter
+from uniemo_pipelines.adapters_uniemo import ADAPTER_NAME, UniEmoAdapter, read_adapter, write_adapter
+from uniemo_pipelines.loaders_uniemo import LoadedAdapter
 from uniemo_pipelines.modeling_uniemo import UniEmoUnderstandingModel
 
 from .config import parse
@@ -31,62 +34,100 @@ class EmotionSpaceArguments:
     data: str = field(metadata={"help": "folder in EmoSet's layout"})
     adapter: str = field(metadata={"help": "folder that train_joint wrote; its adapter file is rewritten"})
     batch_size: int = field(default=64, metadata={"help": "pictures of one step on one process"})
+    num_workers: int = field(default=0, metadata={"help": "processes that read pictures, for each that computes"})
     bank_size: int = field(default=64, metadata={"help": "medoids an emotion in the bank"})
     rank: int = field(default=16, metadata={"help": "factors of the low-rank form"})
     seed: int = field(default=0, metadata={"help": "decides the candidates for the bank and its start"})
 
 
-@torch.no_grad()
 def fit_emotion_space(
     accelerator: Accelerator,
     understanding: UniEmoUnderstandingModel,
-    pictures: EmoSetDataset,
+    pictures: Dataset,
     batch_size: int,
     bank_size: int = 64,
     rank: int = 16,
     seed: int = 0,
+    num_workers: int = 0,
 ) -> dict[str, Tensor]:
     """All forms of the emotion space, as the arguments of `UniEmoFusionModel.set_emotion_space`.
 
     Args:
-        accelerator: picks the device; every process ends with the same numbers.
+        accelerator: picks device and precision; every process ends with the same numbers.
         understanding: in whichever mode; it is run in evaluation mode.
-        pictures: with the evaluation transform.
+        pictures: with the evaluation transform. An item has `pixel_values`, `labels` and `index`, by which the
+            candidates for the bank are drawn. An iterable one gives this process its own share already.
         batch_size: pictures of one step on one process.
         bank_size, rank: sizes of the bank and of the low-rank form.
         seed: decides the candidates for the bank and its start.
+        num_workers: processes that read pictures, for each that computes.
+
+    Raises:
+        ValueError: an emotion without a picture; features that are not finite.
     """
+    share = share_of(pictures, accelerator.process_index, accelerator.num_processes)
+    fit = collect(accelerator, understanding, DataLoader(share, batch_size, num_workers=num_workers), seed)
+    return merged(accelerator, fit).fit(bank_size, rank)
+
+
+def share_of(pictures: Dataset, process: int, processes: int) -> Dataset:
+    """What one process reads: every picture falls to exactly one, so that none counts twice."""
+    if isinstance(pictures, IterableDataset):
+        return pictures
+    return Subset(pictures, range(process, len(pictures), processes))
+
+
+@torch.no_grad()
+def collect(
+    accelerator: Accelerator, understanding: UniEmoUnderstandingModel, loader: DataLoader, seed: int
+) -> EmotionSpaceFit:
+    """The features of one process's share, with no word to the others; the bar of the first one's share is shown."""
     training = understanding.training
     understanding.to(accelerator.device).eval()
     fit = EmotionSpaceFit(understanding.config.vision_config.hidden_size, seed=seed)
-    loader = accelerator.prepare(DataLoader(pictures, batch_size))
-    for batch in tqdm(loader, desc="emotion space"):
-        output = understanding(batch["pixel_values"])
+    for batch in tqdm(loader, desc="emotion space", unit="batch"):
+        with accelerator.autocast():
+            output = understanding(batch["pixel_values"].to(accelerator.device))
         features = torch.stack([output.emotion_features, output.scene_features, output.object_features], dim=1)
-        fit.update(*accelerator.gather_for_metrics((batch["labels"], features.float(), batch["index"])))
+        fit.update(batch["labels"], features, batch["index"])
     understanding.train(training)
-    return fit.fit(bank_size, rank)
+    return fit
+
+
+def merged(accelerator: Accelerator, fit: EmotionSpaceFit) -> EmotionSpaceFit:
+    """What all processes have collected, in the same order everywhere; one share at a time is in memory beside it."""
+    whole = EmotionSpaceFit(fit.width, fit.candidates.limit, fit.seed)
+    for process in range(accelerator.num_processes):
+        [part] = broadcast_object_list([fit], from_process=process)
+        whole.merge(part)
+    return whole
+
+
+def training_pictures(arguments: EmotionSpaceArguments, adapter: UniEmoAdapter) -> Dataset:
+    """The training split as the adapter's understanding model sees it in use."""
+    location = adapter.chain.clip if adapter.chain else adapter.understanding
+    transform = EvaluationTransform(CLIPImageProcessorPil.from_pretrained(location))
+    return EmoSetDataset(arguments.data, "train", transform)
 
 
 def main(arguments: EmotionSpaceArguments) -> None:
-    """Refit the emotion space of an adapter that lies beside its understanding model."""
-    folder, understanding = Path(arguments.adapter), Path(arguments.adapter, "understanding")
-    adapter = read_adapter(folder / ADAPTER_NAME)
+    """Refit the emotion space of an adapter by its own understanding model, in the file or beside it."""
     accelerator = Accelerator()
+    path = Path(arguments.adapter, ADAPTER_NAME)
+    adapter = read_adapter(path)
     space = fit_emotion_space(
         accelerator,
-        UniEmoUnderstandingModel.from_pretrained(understanding),
-        EmoSetDataset(
-            arguments.data, "train", EvaluationTransform(CLIPImageProcessorPil.from_pretrained(understanding))
-        ),
+        LoadedAdapter(adapter).understanding_model(accelerator.device, torch.float32),
+        training_pictures(arguments, adapter),
         arguments.batch_size,
         arguments.bank_size,
         arguments.rank,
         arguments.seed,
+        arguments.num_workers,
     )
     adapter.fusion.set_emotion_space(**space)
     if accelerator.is_main_process:
-        write_adapter(folder / ADAPTER_NAME, adapter.fusion, adapter.base_model, understanding)
+        write_adapter(path, adapter.fusion, adapter.base_model, adapter.chain or adapter.understanding)
 
 
 if __name__ == "__main__":

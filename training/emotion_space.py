@@ -1,8 +1,8 @@
-"""The arithmetic of fitting an emotion space: one pass over the features, in bounded memory.
+"""The arithmetic of fitting an emotion space: one pass over the features, in bounded memory, mergeable.
 
 Per emotion, over the emotion, scene and object features together (section 2.4 of the paper has only the first):
 
-- mean and standard deviation, by Welford's update in Chan's batched form;
+- mean and standard deviation, by Welford's update in Chan's batched and mergeable form;
 - a joint bank of medoids: real images' features, each with the share of images that it stands for;
 - a joint low-rank Gaussian: r factors and a diagonal remainder.
 
@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 
 from uniemo_pipelines.fusion_uniemo import EMOTIONS, FEATURES
+
+FREE = torch.iinfo(torch.int64).max  # above every image's key
 
 
 @dataclass
@@ -38,11 +40,20 @@ class Moments:
         for emotion in labels.unique().tolist():
             rows = features[labels == emotion].double()
             mean = rows.mean(0)
-            before, count = self.count[emotion].item(), len(rows)
-            delta = mean - self.mean[emotion]
-            self.count[emotion] += count
-            self.mean[emotion] += delta * (count / (before + count))
-            self.squares[emotion] += (rows - mean).pow(2).sum(0) + delta.pow(2) * (before * count / (before + count))
+            self._combine(emotion, float(len(rows)), mean, (rows - mean).pow(2).sum(0))
+
+    def merge(self, other: "Moments") -> None:
+        """Adds those of other images."""
+        for emotion, count in enumerate(other.count.tolist()):
+            if count:
+                self._combine(emotion, count, other.mean[emotion], other.squares[emotion])
+
+    def _combine(self, emotion: int, count: float, mean: Tensor, squares: Tensor) -> None:
+        before = self.count[emotion].item()
+        delta = mean - self.mean[emotion]
+        self.count[emotion] += count
+        self.mean[emotion] += delta * (count / (before + count))
+        self.squares[emotion] += squares + delta.pow(2) * (before * count / (before + count))
 
     @property
     def std(self) -> Tensor:
@@ -52,27 +63,46 @@ class Moments:
 
 @dataclass
 class Candidates:
-    """A uniform random subset of at most `limit` images an emotion: those whose hashed index is least."""
+    """A uniform random subset of at most `limit` images an emotion: those whose hashed index is least.
+
+    They stand in no order, so that a batch moves no more than what it brings.
+    """
 
     width: int
     limit: int = 2048
     seed: int = 0
-    keys: list[Tensor] = field(init=False)  # per emotion (n,), ascending
-    features: list[Tensor] = field(init=False)  # per emotion (n, 3, width), float32
+    keys: Tensor = field(init=False)  # (8, limit), FREE where no image stands
+    features: Tensor = field(init=False)  # (8, limit, 3, width), float32
 
     def __post_init__(self) -> None:
-        self.keys = [torch.empty(0, dtype=torch.int64) for _ in EMOTIONS]
-        self.features = [torch.empty(0, len(FEATURES), self.width) for _ in EMOTIONS]
+        self.keys = torch.full((len(EMOTIONS), self.limit), FREE)
+        self.features = torch.zeros(len(EMOTIONS), self.limit, len(FEATURES), self.width)
 
     def update(self, labels: Tensor, features: Tensor, indices: Tensor) -> None:
         """Adds a batch: labels (B,), features (B, 3, width), indices (B,) of the images in the data set."""
         keys = torch.tensor([_key(self.seed, index) for index in indices.tolist()], dtype=torch.int64)
         for emotion in labels.unique().tolist():
             chosen = labels == emotion
-            known = torch.cat([self.keys[emotion], keys[chosen]])
-            order = known.argsort(stable=True)[: self.limit]
-            self.keys[emotion] = known[order]
-            self.features[emotion] = torch.cat([self.features[emotion], features[chosen].float()])[order]
+            self._add(emotion, keys[chosen], features[chosen].float())
+
+    def merge(self, other: "Candidates") -> None:
+        """Adds those of other images."""
+        for emotion in range(len(EMOTIONS)):
+            self._add(emotion, other.keys[emotion], other.features[emotion])
+
+    def rows(self, emotion: int) -> Tensor:
+        """The features (n, 3, width) of an emotion's candidates, in the order of their keys."""
+        count = int((self.keys[emotion] != FREE).sum())
+        return self.features[emotion, self.keys[emotion].argsort()[:count]]
+
+    def _add(self, emotion: int, keys: Tensor, features: Tensor) -> None:
+        """Images whose keys are among the least take the places of those whose are not any more."""
+        kept = torch.cat([self.keys[emotion], keys]).argsort(stable=True)[: self.limit]
+        left = torch.ones(self.limit, dtype=torch.bool)
+        left[kept[kept < self.limit]] = False
+        newcomers = kept[kept >= self.limit] - self.limit
+        self.keys[emotion, left] = keys[newcomers]
+        self.features[emotion, left] = features[newcomers]
 
 
 class EmotionSpaceFit:
@@ -110,6 +140,18 @@ class EmotionSpaceFit:
         self.moments.update(labels, features)
         self.candidates.update(labels, features, indices)
 
+    def merge(self, other: "EmotionSpaceFit") -> None:
+        """Adds what was collected from other images; it does not matter which of two is merged into which.
+
+        Raises:
+            ValueError: the other was made with other arguments.
+        """
+        mine, others = ((fit.width, fit.candidates.limit, fit.seed) for fit in (self, other))
+        if mine != others:
+            raise ValueError(f"Expected a fit of the same width, candidates and seed, {mine}; found {others}.")
+        self.moments.merge(other.moments)
+        self.candidates.merge(other.candidates)
+
     def fit(self, bank_size: int = 64, rank: int = 16) -> dict[str, Tensor]:
         """Fits all forms.
 
@@ -127,7 +169,8 @@ class EmotionSpaceFit:
         mean, std = self.moments.mean, self.moments.std
         generator = torch.Generator().manual_seed(self.seed)
         fitted = []
-        for rows, centre, deviation in zip(self.candidates.features, mean, std, strict=True):
+        for emotion, (centre, deviation) in enumerate(zip(mean, std, strict=True)):
+            rows = self.candidates.rows(emotion)
             scale = block_scale(deviation)
             bank, shares = fit_bank(rows, scale, bank_size, generator)
             factors, remainder = fit_low_rank(rows, centre, deviation, scale, rank)
@@ -159,9 +202,12 @@ def fit_bank(rows: Tensor, scale: Tensor, size: int, generator: torch.Generator)
         The medoids (K, 3, F), members of `rows`, and their clusters' shares (K,), descending and summing to 1. With
         fewer than K different rows the rest repeats the first medoid with weight 0.
     """
-    flat = (rows.double() / scale).flatten(1)
+    # centred, for distances are computed by matrix products, which lose their digits far from the origin
+    flat = ((rows.double() - rows.double().mean(0)) / scale).flatten(1)
     distance = torch.cdist(flat, flat)
-    # computed by matrix products, equal rows lie a rounding error apart
+    # Still, equal rows lie a rounding error apart, and so do both directions. A cluster of two is a tie between its
+    # members, which rounding must not decide, for the medoid would change with the order of the images.
+    distance = (distance + distance.T) / 2
     distance[distance < 1e-6 * distance.max()] = 0
     medoids, assigned = k_medoids(distance, size, generator)
     shares = torch.bincount(assigned, minlength=len(medoids)).double() / len(rows)

@@ -1,7 +1,7 @@
 """From a judge's readings of images to scores: emotion, variety of the attributes, coverage."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 
@@ -47,21 +47,33 @@ def judge_images(readings: Sequence[Reading], reference: Sequence[Reading]) -> S
     hits = [(reading.emotion.argmax(-1) == label).tolist() for label, reading in enumerate(readings)]
     total, count = sum(map(sum, hits)), sum(map(len, hits))
     by_bayes = [bayes_emotions(reading) == label for label, reading in enumerate(readings)]
-    pairs = list(zip(readings, reference, strict=True))
-    by_part = {
-        part: _mean(total_variation(getattr(a, part), getattr(b, part), _sizes(part)) for a, b in pairs)
-        for part in PARTS
-    }
+    by_part = total_variation_by_part(readings, reference)
     return Scores(
         emotion_accuracy=total / count,
         interval=wilson_interval(total, count),
         bayes_emotion_accuracy=torch.cat(by_bayes).float().mean().item(),
         total_variation=_mean(by_part.values()),
         total_variation_by_attribute=by_part,
-        coverage=_mean(coverage(b.features[: len(a.features)], a.features) for a, b in pairs),
+        coverage=_mean(
+            coverage(b.features[: len(a.features)], a.features) for a, b in zip(readings, reference, strict=True)
+        ),
         accuracy_by_emotion=[sum(row) / len(row) for row in hits],
         images=count,
     )
+
+
+def total_variation_by_part(readings: Sequence[Reading], reference: Sequence[Reading]) -> dict[str, float]:
+    """By part, the mean over emotions of the distance between the attributes read and those of the reference."""
+    pairs = list(zip(readings, reference, strict=True))
+    return {
+        part: _mean(total_variation(getattr(a, part), getattr(b, part), _sizes(part)) for a, b in pairs)
+        for part in PARTS
+    }
+
+
+def select(reading: Reading, chosen: torch.Tensor) -> Reading:
+    """The reading of the pictures with these indices (M,), which may repeat."""
+    return Reading(**{one.name: getattr(reading, one.name)[chosen] for one in fields(Reading)})
 
 
 def bayes_emotions(reading: Reading) -> torch.Tensor:
