@@ -124,6 +124,8 @@ class HubServer:
 
     def stand_in(self, monkeypatch: Any) -> None:
         """Let this process take the server for the Hub too, as long as pytest's `monkeypatch` lasts."""
+        template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, self.url)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setattr(constants, "ENDPOINT", self.url)
         monkeypatch.setattr(constants, "HF_URL_HOSTS", constants.HF_URL_HOSTS | {"127.0.0.1"})
         monkeypatch.setenv("NO_PROXY", "*")
@@ -220,7 +222,7 @@ class _Handler(BaseHTTPRequestHandler):
         if user is None:
             raise _Refused(401, "Invalid username or password.")
         if not user.may_write or user.name != namespace:
-            raise _Refused(403, f"You don't have the rights to {what} under the namespace \"{namespace}\"")
+            raise _Refused(403, f'You don\'t have the rights to {what} under the namespace "{namespace}"')
 
     # -- routes
 
@@ -325,7 +327,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.connection.shutdown(socket.SHUT_RDWR)
 
 
-_REPO = r"(?P<repo>[\w.-]+/[\w.-]+)"
+_REPO = r"(?P<repo>[\w.-]+(/[\w.-]+)?)"
 _API = f"/api/models/{_REPO}"
 _ROUTES = (
     ("GET", "/api/whoami-v2", _Handler.on_whoami),

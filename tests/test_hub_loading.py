@@ -13,7 +13,7 @@ from PIL import Image
 from training.cards import CardContent, write_card
 from training.hub import publish
 from uniemo_pipelines import UniEmoPipeline
-from uniemo_pipelines.adapters_uniemo import ADAPTER_NAME, write_adapter
+from uniemo_pipelines.adapters_uniemo import ADAPTER_NAME, load_adapter, write_adapter
 
 ROOT = Path(__file__).parents[1]
 
@@ -90,8 +90,28 @@ pipe.save_uniemo("copy")
 pipe.unload_uniemo()
 pipe.load_uniemo("copy")
 assert pipe.understand("photo.png")[0].probabilities == expected["probabilities"]
+pipe.load_uniemo("ann/model", adapter_name="cached", local_files_only=True)
+assert pipe.understand("photo.png")[0].probabilities == expected["probabilities"]
 """
     run(hub, tmp_path, script)
-    fetched = [path for path in hub.requests if path.startswith("GET /ann/model/resolve")]
+
+
+@pytest.mark.parametrize(
+    ("subfolder", "named", "found"),
+    [
+        (None, "understanding", "hf://models/ann/model@{oid}/understanding"),
+        ("stage2", "understanding", "hf://models/ann/model@{oid}/stage2/understanding"),
+        ("stage2", "../stage1", "hf://models/ann/model@{oid}/stage1"),
+        (None, "../stage1", None),
+        (None, "ann/understanding", "ann/understanding"),
+        (None, "hf://models/ann/other@main/understanding", "hf://models/ann/other@main/understanding"),
+    ],
+)
+def test_what_an_adapter_in_a_repository_names(hub, tmp_path, subfolder, named, found):
+    """Of the commit that the adapter is of: what is published later need not fit it."""
+    write_adapter(tmp_path / "adapter" / (subfolder or "") / ADAPTER_NAME, tiny.fusion(), understanding=named)
+    hub.create("ann/model")
+    publish(tmp_path / "adapter", "ann/model", token="secret")
     oid = hub.repositories["ann/model"].commits[-1].oid
-    assert all(f"/{oid}/understanding/" in path for path in fetched if "understanding" in path)
+    adapter = load_adapter("ann/model", subfolder=subfolder, cache_dir=tmp_path / "cache")
+    assert adapter.understanding == (found and found.format(oid=oid))

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, replace
 
 PAPER = "[UniEmo](https://arxiv.org/abs/2507.23372)"
-_READ = "Emotion labels are one culture's reading of pictures. It is not for judging people by their pictures."
 
 
 @dataclass(frozen=True)
@@ -12,13 +11,13 @@ class CardText:
 
     Attributes:
         title: what it is, in a few words.
-        summary: a paragraph; `{base}`, `{data}` and `{paper}` stand for the base model, the data and the paper.
+        summary: a paragraph; `{base}`, `{data}`, `{emotions}` and `{paper}` stand for these things.
         code: Python that loads and uses it; `{place}` and `{base_place}` stand for where the folder and the base model
             are, `{sizes}` for what a fresh model must be told of its sizes.
         needs: what that code needs to be installed.
-        limits: what it is not good for, a list of sentences.
+        limits: what it is not good for.
         library, task, relation: `library_name`, `pipeline_tag` and `base_model_relation` of the metadata.
-        tags: further ones.
+        tags: the metadata's.
     """
 
     title: str
@@ -32,22 +31,30 @@ class CardText:
     tags: tuple[str, ...]
 
 
+_PEOPLE = "Emotion labels are one culture's reading of pictures. It is not for judging people by their pictures."
 _CLASSIFIER_LIMITS = (
     "It always names one of the eight emotions, whatever the picture.",
-    "Data labelled otherwise than its own may be read otherwise.",
-    _READ,
+    "Figures hold for pictures like those that it was measured on.",
+    _PEOPLE,
 )
 
 UNDERSTANDING = CardText(
-    title="what emotion a picture evokes",
-    summary="""An image classifier for the eight emotions amusement, awe, contentment, excitement, anger, disgust, fear \
-and sadness, after the understanding stage of {paper}: the vision tower of {base} with learnt scene and object queries \
-beside the visual tokens, fine-tuned on {data}. Beside the emotion it gives a scene and an object feature.""",
-    code="""from transformers import pipeline
+    title="which emotion a picture evokes",
+    summary=(
+        "An image classifier for the eight emotions {emotions}, after the understanding stage of {paper}: the vision "
+        "tower of {base} with learnt scene and object queries beside the visual tokens, fine-tuned on {data}. Beside "
+        "the emotion it gives a feature of the scene and one of the objects that evoke it."
+    ),
+    code="""
+from transformers import pipeline
 
 classify = pipeline("image-classification", model="{place}", trust_remote_code=True)
-print(classify("photo.jpg", top_k=8))""",
-    needs="`trust_remote_code` lets the code run that is in the folder; it needs no package beside transformers and PyTorch.",
+print(classify("photo.jpg", top_k=8))
+""",
+    needs=(
+        "`trust_remote_code` lets the code run that is in the folder; it needs no package beside transformers and "
+        "PyTorch."
+    ),
     limits=_CLASSIFIER_LIMITS,
     library="transformers",
     task="image-classification",
@@ -56,20 +63,25 @@ print(classify("photo.jpg", top_k=8))""",
 )
 
 LORA = CardText(
-    title="what emotion a picture evokes, as LoRA weights",
-    summary="""LoRA weights that make of {base} an image classifier for the eight emotions amusement, awe, contentment, \
-excitement, anger, disgust, fear and sadness, after the understanding stage of {paper}, trained on {data}. The learnt \
-scene and object queries, their blocks and the head are in the same file whole; {base} itself is not.""",
-    code="""from transformers import AutoImageProcessor, pipeline
+    title="which emotion a picture evokes, as LoRA weights",
+    summary=(
+        "LoRA weights that make of {base} an image classifier for the eight emotions {emotions}, after the "
+        "understanding stage of {paper}, trained on {data}. The learnt scene and object queries, their blocks and the "
+        "head are in the same file; {base} itself is not."
+    ),
+    code="""
+from transformers import AutoImageProcessor, pipeline
+
 from uniemo_pipelines import UniEmoUnderstandingModel
 
 model = UniEmoUnderstandingModel.from_clip("{base_place}"{sizes})
 model.load_adapter("{place}")
 processor = AutoImageProcessor.from_pretrained("{place}")
 classify = pipeline("image-classification", model=model, image_processor=processor)
-print(classify("photo.jpg", top_k=8))""",
-    needs="It needs the package uniemo-pipelines, with peft.",
-    limits=(*_CLASSIFIER_LIMITS, "The names of scenes and objects are not in it: emotions and features alone."),
+print(classify("photo.jpg", top_k=8))
+""",
+    needs="It needs the package uniemo-pipelines.",
+    limits=(*_CLASSIFIER_LIMITS, "The names of scenes and objects are not in it: it gives emotions and features."),
     library="transformers",
     task="image-classification",
     relation="adapter",
@@ -78,10 +90,13 @@ print(classify("photo.jpg", top_k=8))""",
 
 BASELINE = CardText(
     title="a plain emotion classifier, to compare UniEmo with",
-    summary="""An image classifier for the eight emotions amusement, awe, contentment, excitement, anger, disgust, fear \
-and sadness: the vision tower of {base} and an emotion head, fine-tuned on {data}. It is {paper}'s understanding \
-stage without the expert queries; what that gains over this one is the queries' doing.""",
-    code="""from PIL import Image
+    summary=(
+        "An image classifier for the eight emotions {emotions}: the vision tower of {base} and an emotion head, "
+        "fine-tuned on {data}. It is the understanding stage of {paper} without the expert queries; what that gains "
+        "over this one is the queries' doing."
+    ),
+    code="""
+from PIL import Image
 from transformers import AutoImageProcessor
 
 from training.train_baseline import PlainClassifier
@@ -89,8 +104,9 @@ from training.train_baseline import PlainClassifier
 model = PlainClassifier.from_pretrained("{place}")
 processor = AutoImageProcessor.from_pretrained("{place}")
 pixels = processor(images=Image.open("photo.jpg").convert("RGB"), return_tensors="pt").pixel_values
-print(model(pixels).logits.softmax(-1))""",
-    needs="It runs in a checkout of the code that uniemo-pipelines is built from; the Auto classes do not know it.",
+print(model(pixels).logits.softmax(-1))
+""",
+    needs="It runs in a checkout of the code of uniemo-pipelines; the Auto classes do not know it.",
     limits=_CLASSIFIER_LIMITS,
     library="transformers",
     task="image-classification",
@@ -99,23 +115,30 @@ print(model(pixels).logits.softmax(-1))""",
 )
 
 JOINT = CardText(
-    title="Stable Diffusion that understands and evokes emotions, as an adapter",
-    summary="""An adapter for {base}: it draws pictures that evoke a chosen emotion (amusement, awe, contentment, \
-excitement, anger, disgust, fear, sadness), and reads which one a picture evokes, after {paper}. Trained on {data} \
-through the frozen base, of which nothing is in this repository.""",
-    code="""from uniemo_pipelines import UniEmoPipeline
+    title="emotions for Stable Diffusion, as an adapter",
+    summary=(
+        "An adapter for {base}: it draws pictures that evoke a chosen emotion ({emotions}), and reads which one a "
+        "picture evokes, after {paper}. It was trained on {data} through the frozen base, of which nothing is in here."
+    ),
+    code="""
+from uniemo_pipelines import UniEmoPipeline
 
 pipe = UniEmoPipeline.from_pretrained("{base_place}")
 pipe.load_uniemo("{place}")
 image = pipe(emotion="awe").images[0]
 image = pipe("a photo of a <awe> street").images[0]
 
-print(pipe.understand(image)[0].label)""",
-    needs="It needs the package uniemo-pipelines. The understanding model, in `understanding/`, is fetched when first used.",
+print(pipe.understand(image)[0].label)
+""",
+    needs=(
+        "It needs the package uniemo-pipelines. What understands pictures, in `understanding/`, is fetched when first "
+        "used."
+    ),
     limits=(
         "It can draw no more than its base can, and another base must have the same text encoder.",
         "What the base's licence and model card ask holds for its pictures too.",
-        _READ,
+        "Figures hold for pictures like those that it was measured on.",
+        _PEOPLE,
     ),
     library="diffusers",
     task="text-to-image",
@@ -125,8 +148,10 @@ print(pipe.understand(image)[0].label)""",
 
 EMOTION_SPACE = replace(
     JOINT,
-    summary="""An adapter for {base}: it draws pictures that evoke a chosen emotion (amusement, awe, contentment, \
-excitement, anger, disgust, fear, sadness), and reads which one a picture evokes, after {paper}. Nothing of the base is \
-in this repository. After its training the emotion space, from which it draws without a reference picture, was fitted \
-again on {data}; arguments and results below are of that fit.""",
+    summary=(
+        "An adapter for {base}: it draws pictures that evoke a chosen emotion ({emotions}), and reads which one a "
+        "picture evokes, after {paper}. Nothing of the base is in here. After its training the emotion space, from "
+        "which it draws without a reference picture, was fitted again on {data}; results and arguments below are of "
+        "that fit."
+    ),
 )

@@ -6,7 +6,7 @@ A card says what a run was given and what was measured, and nothing else; what i
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, Field, dataclass, fields
 from enum import Enum
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +14,8 @@ from typing import Any, Literal
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
+
+from uniemo_pipelines import EMOTIONS
 
 from . import card_texts
 from .card_texts import PAPER, CardText
@@ -34,7 +36,10 @@ _TEXTS: dict[str, CardText] = {
 }
 _LORA = "adapter_config.json"
 _SIZES = ("num_scene_queries", "num_object_queries", "classifier_hidden")
-_NOT_SHOWN = ("output", "output_dir", "logging_dir", "run_name", "private")
+_NOT_SHOWN = (
+    *("output", "output_dir", "logging_dir", "run_name", "private"),
+    *("report_to", "disable_tqdm", "do_eval", "accelerator_config"),  # the Trainer settles these itself
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +105,7 @@ def make_card(folder: Path, content: CardContent) -> ModelCard:
     text = card_texts.LORA if lora else _TEXTS[content.kind]
     sections = [
         f"# {content.name.rpartition('/')[2]}: {text.title}",
-        text.summary.format(base=_linked(content.base_model), data=_linked(content.data, "datasets/"), paper=PAPER),
+        _summary(text, content),
         f"## How to use it\n\n```python\n{_code(text, content)}\n```\n\n{text.needs}",
         f"## Results\n\n{_results_table(content.results)}",
         _pictures(folder),
@@ -114,17 +119,20 @@ def make_card(folder: Path, content: CardContent) -> ModelCard:
 def changed_arguments(arguments: Any) -> dict[str, Any]:
     """The fields of a dataclass of arguments that have no default or differ from it, and that are a reader's business.
 
-    Left out are tokens, whatever concerns publishing, and where the output is. Of a path only the last part is kept.
+    Left out are tokens, whatever concerns publishing and reporting, and where the output is. Of a path only the last
+    part is kept.
     """
-    required = [own.name for own in fields(arguments) if own.default is MISSING and own.default_factory is MISSING]
-    # An object of defaults, for a class may settle further ones when it is made.
-    defaults = type(arguments)(**{name: getattr(arguments, name) for name in required})
-    values = {own.name: getattr(arguments, own.name) for own in fields(arguments) if own.init}
-    return {
-        name: _without_path(value)
-        for name, value in values.items()
-        if (name in required or value != getattr(defaults, name)) and not _is_private(name)
-    }
+    changed = {}
+    for own in fields(arguments):
+        value, default = getattr(arguments, own.name), _default(own)
+        empty = not value and not default  # None that a class turns into False or [] when it is made
+        if own.init and value != default and not empty and not _is_private(own.name):
+            changed[own.name] = _without_path(value)
+    return changed
+
+
+def _default(own: Field) -> Any:
+    return own.default if own.default_factory is MISSING else own.default_factory()
 
 
 def _is_private(name: str) -> bool:
@@ -165,9 +173,17 @@ def _metadata(text: CardText, content: CardContent) -> ModelCardData:
     )
 
 
+def _summary(text: CardText, content: CardContent) -> str:
+    named = {"base": _linked(content.base_model), "data": _linked(content.data, "datasets/")}
+    emotions = f"{', '.join(EMOTIONS[:-1])} and {EMOTIONS[-1]}"
+    return text.summary.format(**named, emotions=emotions, paper=PAPER)
+
+
 def _code(text: CardText, content: CardContent) -> str:
     sizes = "".join(f", {name}={content.arguments[name]}" for name in _SIZES if name in content.arguments)
-    return text.code.format(place=_place(content.name), base_place=_place(content.base_model or "base"), sizes=sizes)
+    place = content.name if "/" in content.name else _place(content.name)
+    places = {"place": place, "base_place": _place(content.base_model or "base")}
+    return text.code.strip().format(**places, sizes=sizes)
 
 
 def _results_table(results: Sequence[Result]) -> str:
@@ -231,4 +247,5 @@ def _linked(name: str | None, prefix: str = "") -> str:
 
 
 def _place(name: str) -> str:
+    """What a reader writes into code."""
     return _hub_name(name) or f"path/to/{Path(name).name}"

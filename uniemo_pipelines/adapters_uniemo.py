@@ -6,23 +6,27 @@ its CLIP tower was trained whole. The header's metadata says:
     format_version  "1"
     configuration   the fusion model's configuration, JSON
     base_model      the base that it was trained on, to be read by people; empty if unknown
-    understanding   where the understanding model is, if not in the file: a folder relative to it, or a repository
+    understanding   where the understanding model is, if not in the file: a folder relative to it, a repository
+                    ("owner/name"), or a folder in one ("hf://models/owner/name@revision/folder")
     chain           the stock CLIP that the chain stands on, its configuration and LoRA's, JSON; empty without a chain
 """
 
 import inspect
 import json
 import os
+import posixpath
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import hf_hub_download
+from huggingface_hub import HfUri, hf_hub_download
+from huggingface_hub.constants import HF_PROTOCOL
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from transformers.utils import extract_commit_hash
 
 from .chain_uniemo import UnderstandingChain
 from .fusion_uniemo import UniEmoFusionModel
@@ -193,6 +197,25 @@ def _fault(key: str, found: Mapping[str, torch.Tensor]) -> str | None:
     if not tensor.is_floating_point():
         return f"numbers of type {tensor.dtype}"
     return None if tensor.isfinite().all() else "NaN or infinity"
+
+
+def load_adapter(
+    location: str | os.PathLike[str], weight_name: str | None = None, subfolder: str | None = None, **hub: Any
+) -> UniEmoAdapter:
+    """Find an adapter (see `find_adapter`) and read it (see `read_adapter`).
+
+    Of a Hub repository only the file is fetched; an understanding folder beside it is named by its place in the
+    repository, at the commit that the file is of.
+    """
+    path = find_adapter(location, weight_name, subfolder, **hub)
+    adapter = read_adapter(path)
+    named = adapter.understanding
+    if Path(location).exists() or named is None or named.startswith(HF_PROTOCOL) or _REPOSITORY.fullmatch(named):
+        return adapter
+    folder = posixpath.normpath(posixpath.join(subfolder or "", named))
+    outside = folder.startswith("..")  # of the repository, where nobody can know what it was
+    place = HfUri("model", os.fspath(location), extract_commit_hash(str(path), None), folder).to_uri()
+    return replace(adapter, understanding=None if outside else place)
 
 
 def find_adapter(
