@@ -97,14 +97,15 @@ def _reason(error: Exception) -> str:
 
 def _refusal(error: HfHubHTTPError) -> str:
     status = error.response.status_code
+    said = " ".join((error.server_message or error.response.reason_phrase).split()).rstrip(".")
     if status == 401:
-        return f"the token is not accepted (401); take a valid one from {TOKENS} and run `hf auth login`."
+        return f"the token is not accepted (401: {said}); take a valid one from {TOKENS} and run `hf auth login`."
     if status in (403, 404):
         return (
-            f"there is no such repository that the token may write to ({status}); take a token with write permission "
-            f"from {TOKENS}, or another repository."
+            f"the token may not write to it, or there is no such repository ({status}: {said}); take a token with "
+            f"write permission from {TOKENS}, or another repository."
         )
-    return f"the Hub answered {status} ({error.server_message or error.response.reason_phrase}); try again later."
+    return f"the Hub answered {status} ({said}); try again later."
 
 
 def _line(error: Exception) -> str:

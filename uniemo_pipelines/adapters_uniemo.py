@@ -101,6 +101,14 @@ def read_adapter(path: str | os.PathLike[str]) -> UniEmoAdapter:
             another format version, or its tensors do not fit its configuration (all that do not are listed).
     """
     path = Path(path)
+    adapter = _read(path)
+    if adapter.understanding is None or not (path.parent / adapter.understanding).is_dir():
+        return adapter
+    return replace(adapter, understanding=str((path.parent / adapter.understanding).resolve()))
+
+
+def _read(path: Path) -> UniEmoAdapter:
+    """An adapter file, its understanding model named as in the file."""
     with path.open("rb") as file:
         start = file.read(9)
         # Eight bytes of a safetensors file are a number, which may be any, and then comes its header.
@@ -127,10 +135,7 @@ def read_adapter(path: str | os.PathLike[str]) -> UniEmoAdapter:
             raise ValueError(f"Expected a whole header, found one without the chain's {', '.join(missing)}: {path}.")
         chain = UnderstandingChain(**{name: about_chain[name] for name in _CHAIN_FIELDS}, tensors=own)
     fusion = build_fusion(state_dict, configuration, name=str(path))
-    understanding = metadata.get("understanding") or None
-    if understanding is not None and (path.parent / understanding).is_dir():
-        understanding = str((path.parent / understanding).resolve())
-    return UniEmoAdapter(fusion, metadata.get("base_model") or None, understanding, chain)
+    return UniEmoAdapter(fusion, metadata.get("base_model") or None, metadata.get("understanding") or None, chain)
 
 
 def _parsed(text: str, path: Path) -> dict[str, Any]:
@@ -208,9 +213,11 @@ def load_adapter(
     repository, at the commit that the file is of.
     """
     path = find_adapter(location, weight_name, subfolder, **hub)
-    adapter = read_adapter(path)
+    if Path(location).exists():
+        return read_adapter(path)
+    adapter = _read(path)
     named = adapter.understanding
-    if Path(location).exists() or named is None or named.startswith(HF_PROTOCOL) or _REPOSITORY.fullmatch(named):
+    if named is None or named.startswith(HF_PROTOCOL) or _REPOSITORY.fullmatch(named):
         return adapter
     folder = posixpath.normpath(posixpath.join(subfolder or "", named))
     outside = folder.startswith("..")  # of the repository, where nobody can know what it was
