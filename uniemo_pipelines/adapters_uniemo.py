@@ -6,23 +6,27 @@ its CLIP tower was trained whole. The header's metadata says:
     format_version  "1"
     configuration   the fusion model's configuration, JSON
     base_model      the base that it was trained on, to be read by people; empty if unknown
-    understanding   where the understanding model is, if not in the file: a folder relative to it, or a repository
+    understanding   where the understanding model is, if not in the file: a folder relative to it, a repository
+                    ("owner/name"), or a folder in one ("hf://models/owner/name@revision/folder")
     chain           the stock CLIP that the chain stands on, its configuration and LoRA's, JSON; empty without a chain
 """
 
 import inspect
 import json
 import os
+import posixpath
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import hf_hub_download
+from huggingface_hub import HfUri, hf_hub_download
+from huggingface_hub.constants import HF_PROTOCOL
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from transformers.utils import extract_commit_hash
 
 from .chain_uniemo import UnderstandingChain
 from .fusion_uniemo import UniEmoFusionModel
@@ -97,6 +101,14 @@ def read_adapter(path: str | os.PathLike[str]) -> UniEmoAdapter:
             another format version, or its tensors do not fit its configuration (all that do not are listed).
     """
     path = Path(path)
+    adapter = _read(path)
+    if adapter.understanding is None or not (path.parent / adapter.understanding).is_dir():
+        return adapter
+    return replace(adapter, understanding=str((path.parent / adapter.understanding).resolve()))
+
+
+def _read(path: Path) -> UniEmoAdapter:
+    """An adapter file, its understanding model named as in the file."""
     with path.open("rb") as file:
         start = file.read(9)
         # Eight bytes of a safetensors file are a number, which may be any, and then comes its header.
@@ -123,10 +135,7 @@ def read_adapter(path: str | os.PathLike[str]) -> UniEmoAdapter:
             raise ValueError(f"Expected a whole header, found one without the chain's {', '.join(missing)}: {path}.")
         chain = UnderstandingChain(**{name: about_chain[name] for name in _CHAIN_FIELDS}, tensors=own)
     fusion = build_fusion(state_dict, configuration, name=str(path))
-    understanding = metadata.get("understanding") or None
-    if understanding is not None and (path.parent / understanding).is_dir():
-        understanding = str((path.parent / understanding).resolve())
-    return UniEmoAdapter(fusion, metadata.get("base_model") or None, understanding, chain)
+    return UniEmoAdapter(fusion, metadata.get("base_model") or None, metadata.get("understanding") or None, chain)
 
 
 def _parsed(text: str, path: Path) -> dict[str, Any]:
@@ -193,6 +202,27 @@ def _fault(key: str, found: Mapping[str, torch.Tensor]) -> str | None:
     if not tensor.is_floating_point():
         return f"numbers of type {tensor.dtype}"
     return None if tensor.isfinite().all() else "NaN or infinity"
+
+
+def load_adapter(
+    location: str | os.PathLike[str], weight_name: str | None = None, subfolder: str | None = None, **hub: Any
+) -> UniEmoAdapter:
+    """Find an adapter (see `find_adapter`) and read it (see `read_adapter`).
+
+    Of a Hub repository only the file is fetched; an understanding folder beside it is named by its place in the
+    repository, at the commit that the file is of.
+    """
+    path = find_adapter(location, weight_name, subfolder, **hub)
+    if Path(location).exists():
+        return read_adapter(path)
+    adapter = _read(path)
+    named = adapter.understanding
+    if named is None or named.startswith(HF_PROTOCOL) or _REPOSITORY.fullmatch(named):
+        return adapter
+    folder = posixpath.normpath(posixpath.join(subfolder or "", named))
+    outside = folder.startswith("..")  # of the repository, where nobody can know what it was
+    place = HfUri("model", os.fspath(location), extract_commit_hash(str(path), None), folder).to_uri()
+    return replace(adapter, understanding=None if outside else place)
 
 
 def find_adapter(

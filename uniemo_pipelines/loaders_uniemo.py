@@ -3,15 +3,17 @@
 import copy
 import inspect
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.utils import logging
+from huggingface_hub import parse_hf_uri
+from huggingface_hub.constants import HF_PROTOCOL
 from transformers import (
     AutoImageProcessor,
     BaseImageProcessor,
@@ -26,8 +28,7 @@ from .adapters_uniemo import (
     HUB_ARGUMENTS,
     UniEmoAdapter,
     build_fusion,
-    find_adapter,
-    read_adapter,
+    load_adapter,
     write_adapter,
 )
 from .fusion_uniemo import EMOTIONS, UniEmoFusionModel
@@ -35,6 +36,8 @@ from .prompting_uniemo import EMOTION_TOKENS, PseudoTokens, checked_number
 from .understanding_uniemo import ImageInput, load_understanding, read_features
 
 logger = logging.get_logger(__name__)
+
+T = TypeVar("T")
 
 Conditions = tuple[torch.Tensor, ...]
 """Condition vectors, one for each text encoder."""
@@ -64,7 +67,8 @@ class LoadedAdapter:
         fusion: its fusion model.
         base_model: name of the base that it was trained on, if known.
         chain: its understanding chain, where it carries one.
-        understanding: folder or repository of its understanding model; None where it names none.
+        understanding: folder, repository, or folder in a repository ("hf://...") of its understanding model; None
+            where it names none.
         model, processor: the understanding model and its image processor once they are there; None before.
     """
 
@@ -87,8 +91,7 @@ class LoadedAdapter:
     def understanding_model(self, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
         """The understanding model on a device; of this type if it has to be fetched."""
         if self.model is None:
-            chain, hub = self.chain, self._hub
-            model = chain.model(**hub) if chain else load_understanding(self._location(), **hub)
+            model = self.chain.model(**self._hub) if self.chain else self._from_location(load_understanding)
             self.model = model.to(dtype).eval()
         return self.model.to(device)
 
@@ -98,7 +101,7 @@ class LoadedAdapter:
             if self.chain is not None:
                 self.processor = self.chain.processor(**self._hub)
             elif self.model is None or self.understanding:
-                self.processor = AutoImageProcessor.from_pretrained(self._location(), **self._hub)
+                self.processor = self._from_location(AutoImageProcessor.from_pretrained)
             else:
                 size = self.model.config.vision_config.image_size
                 crop = {"height": size, "width": size}
@@ -109,13 +112,17 @@ class LoadedAdapter:
         """The understanding model's output for images."""
         return read_features(self.understanding_model(device, dtype), self.understanding_processor(), images)
 
-    def _location(self) -> str:
+    def _from_location(self, load: Callable[..., T]) -> T:
+        """What `load`, a `from_pretrained`, makes of the place that the adapter names."""
         if not self.understanding:
             raise ValueError(
                 "Expected an adapter that names its understanding model, found none named; "
                 "set pipe.understanding_model = UniEmoUnderstandingModel.from_pretrained(...)."
             )
-        return self.understanding
+        if not self.understanding.startswith(HF_PROTOCOL):
+            return load(self.understanding, **self._hub)
+        place = parse_hf_uri(self.understanding)
+        return load(place.id, subfolder=place.path_in_repo, revision=place.revision, **self._hub)
 
 
 @dataclass
@@ -206,7 +213,7 @@ class UniEmoLoaderMixin:
         elif config is not None:
             raise ValueError("Expected config with a bare state dict only; an adapter file carries its own.")
         else:
-            adapter = read_adapter(find_adapter(pretrained_model_name_or_path_or_dict, weight_name, **hub_arguments))
+            adapter = load_adapter(pretrained_model_name_or_path_or_dict, weight_name, **hub_arguments)
         self._check_base(adapter.fusion)
         put(adapter.fusion, self._execution_device, self._text_dtype)
         self._add_adapter(adapter_name, LoadedAdapter(adapter, **hub_arguments))
