@@ -14,7 +14,6 @@ import resource
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 
 import torch
@@ -26,6 +25,8 @@ from training.backbones.reader import draw_batch
 from training.miniemoset.streams import Stream
 from uniemo_pipelines import UniEmoConfig, UniEmoUnderstandingModel, embedded
 from uniemo_pipelines.modeling_uniemo import VIT_L_14
+
+from .timing import interleaved
 
 SIDE = 224
 MODELS: dict[str, Callable[[], PreTrainedModel]] = {
@@ -49,19 +50,6 @@ def peak_memory(name: str, batch_size: int) -> float:
         f"with torch.inference_mode(): model(torch.randn({batch_size}, 3, SIDE, SIDE))\nprint(resident_peak())"
     )
     return float(subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True).stdout)
-
-
-@torch.inference_mode()
-def interleaved(runs: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each of several calls, taken in turns, after one turn to warm up."""
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(repeats + 1):
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run()
-            if turn:
-                seconds[name].append(time.perf_counter() - start)
-    return seconds
 
 
 def report(seconds: Mapping[str, list[float]]) -> None:
@@ -110,12 +98,14 @@ def main() -> None:
     pixels = torch.randn(arguments.batch_size, 3, SIDE, SIDE)
     runs = {name: (lambda model=model: model(pixels)) for name, model in models.items()}
     runs["UniEmo, attention maps"] = lambda: models["UniEmo"](pixels, output_attentions=True)
-    report(interleaved(runs, arguments.repeats))
+    with torch.inference_mode():
+        report(interleaved(runs, arguments.repeats))
     with tempfile.TemporaryDirectory() as folder:
         models.pop("UniEmo").save_pretrained(folder)
         loaded = in_precisions(folder)
         runs = {name: (lambda model=model: model(pixels.to(model.dtype))) for name, model in loaded.items()}
-        report(interleaved(runs, max(3, arguments.repeats // 4)))
+        with torch.inference_mode():
+            report(interleaved(runs, max(3, arguments.repeats // 4)))
     for name, share in agreement(str(embedded.UNDERSTANDING), arguments.pictures).items():
         print(f"{name:28} names fp32's emotion in {share:.2%} of {arguments.pictures} pictures (embedded model)")
 
