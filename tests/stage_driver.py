@@ -1,6 +1,6 @@
 """Runs a stage of the tests' tiny world in a process of its own, where it may be killed or have company.
 
-    python tests/stage_driver.py STAGE WORLD OUTPUT '{"argument": value}' [--kill-at STEP | --kill-in-checkpoint STEP]
+python tests/stage_driver.py STAGE WORLD OUTPUT '{"argument": value}' [--kill-at STEP | --kill-in-checkpoint STEP]
 """
 
 import json

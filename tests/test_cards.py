@@ -28,8 +28,9 @@ def content(**changes) -> CardContent:
 
 def test_metadata_by_which_the_hub_finds_a_classifier(tmp_path):
     results = [
-        Result(metric="accuracy", value=0.785312345, split="validation", interval=(0.77, 0.8)),
-        Result(metric="macro_f1", value=0.7, split="validation"),
+        Result(metric="accuracy", value=0.785312345, split="validation", interval=(0.77, 0.8), pictures=5000),
+        Result(metric="macro_f1", value=0.7, split="validation", pictures=5000),
+        Result(metric="loss", value=1.7, split="train"),
     ]
     data = ModelCard.load(write_card(tmp_path, content(results=results))).data
     assert (data.library_name, data.pipeline_tag, data.license) == (
@@ -56,12 +57,11 @@ def test_metadata_by_which_the_hub_finds_an_adapter(tmp_path):
 
 
 def test_the_table_shows_figures_and_their_intervals(tmp_path):
-    result = Result(metric="accuracy", value=0.785312345, split="validation")
-    bare = make_card(tmp_path, content(results=[result])).text
-    assert "| accuracy | validation | 0.78531 |\n" in bare and "interval" not in bare
-    other = Result(metric="macro_f1", value=0.7, split="validation", interval=(0.68, 0.72))
-    both = make_card(tmp_path, content(results=[result, other])).text
-    assert "| accuracy | validation | 0.78531 |  |\n| macro_f1 | validation | 0.7 | 0.68 to 0.72 |\n" in both
+    plain = Result(metric="diffusion", value=0.785312345, split="train")
+    whole = Result(metric="accuracy", value=0.7, split="validation", interval=(0.68, 0.72), pictures=5000)
+    text = make_card(tmp_path, content(results=[plain, whole])).text
+    assert "| diffusion | train | 0.78531 |  |  |\n" in text
+    assert "| accuracy | validation | 0.7 | 0.6800 to 0.7200 | 5,000 |\n" in text
 
 
 def test_folders_of_this_machine_are_nobody_elses_matter(tmp_path, monkeypatch):
@@ -102,10 +102,10 @@ def test_the_arguments_that_differ_and_no_secrets(tmp_path):
 def test_pictures_are_shown_where_the_folder_has_them(tmp_path):
     assert "](" not in make_card(tmp_path, content(base_model=None, data="emoset")).text.replace("UniEmo](", "")
     (tmp_path / "validation").mkdir()
-    for name in ("curves", "validation/awe", "validation/fear"):
-        Image.new("RGB", (4, 4)).save(tmp_path / f"{name}.png")
+    for name in ("curves.png", "validation/step-900.jpg", "validation/step-1000.jpg"):
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
     text = make_card(tmp_path, content(kind="joint")).text
-    assert "| awe | fear |" in text and "| ![awe](validation/awe.png) | ![fear](validation/fear.png) |" in text
+    assert "](validation/step-1000.jpg)" in text and "step-900" not in text
     assert "](curves.png)" in text
 
 

@@ -70,7 +70,9 @@ def test_a_merged_adapter_is_taken_apart_again(clip, photo, tmp_path):
     with torch.no_grad():
         model.scene_queries.weight += 0.5  # as stage 2 does after the merge
     [expected] = understand_images(model, tiny.processor(), photo)
-    write_adapter(tmp_path / ADAPTER_NAME, tiny.fusion(), understanding=take_chain(model, str(clip), tmp_path / "lora"))
+    write_adapter(
+        tmp_path / ADAPTER_NAME, tiny.fusion(), understanding=take_chain(model, str(clip), tmp_path / "lora")
+    )
     assert loaded(tmp_path).understand(photo)[0].probabilities == pytest.approx(expected.probabilities, abs=1e-6)
     with torch.no_grad():
         model.vision_model.pre_layrnorm.weight += 0.1

@@ -14,11 +14,10 @@ from transformers import CLIPImageProcessorPil
 
 from training import train_joint, train_understanding
 from training.compute_emotion_space import fit_emotion_space
-from training.data import DataArguments, EvaluationTransform, PictureSample, attribute_statistics, open_split
+from training.data import EvaluationTransform, PictureSample, attribute_statistics, open_split
 from training.engine import grouped_parameters
 from training.joint_data import JointSample, LatentPixels, cache_latents
 from training.joint_model import JointModel
-from training.train_joint import JointArguments
 from uniemo_pipelines import UniEmoPipeline
 from uniemo_pipelines.adapters_uniemo import ADAPTER_NAME, read_adapter
 from uniemo_pipelines.modeling_uniemo import UniEmoUnderstandingModel
@@ -396,6 +395,14 @@ def test_validation_images_are_drawn_every_so_many_steps(world, tmp_path):
 
 
 def test_the_results_name_every_loss(joint):
-    results = json.loads((joint / "results.json").read_text())
-    assert {"loss", "diffusion", "understanding", "condition", "triplet", "alignment", "condition_norm"} == results.keys()
+    results = {result["metric"]: result["value"] for result in json.loads((joint / "results.json").read_text())}
+    assert {
+        "loss",
+        "diffusion",
+        "understanding",
+        "condition",
+        "triplet",
+        "alignment",
+        "condition_norm",
+    } == results.keys()
     assert results["diffusion"] == pytest.approx(records(joint, "diffusion")[-1])

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from training_world import records, stage1, stage2, write_world
 
 from training import train_joint, train_understanding
 from training.engine import StageTrainer
-from training.runs import open_run
+from training.runs import Run, open_run
 
 DRIVER = Path(__file__).parent / "stage_driver.py"
 STAGES = {"stage1": (train_understanding.main, stage1), "stage2": (train_joint.main, stage2)}
@@ -78,6 +79,19 @@ def test_a_run_killed_anywhere_goes_on_with_the_same_losses(world, tmp_path, sta
     assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
+@pytest.mark.parametrize("stage", ["stage1", "stage2"])
+def test_a_run_stopped_after_its_last_step_is_finished_by_the_same_command(world, tmp_path, monkeypatch, stage):
+    run(stage, world, tmp_path / "whole")
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="full"):
+        patch.setattr(Run, "finish", lambda *args: (_ for _ in ()).throw(OSError("full")))
+        run(stage, world, tmp_path / "stopped")
+    run(stage, world, tmp_path / "stopped")
+    assert figures(tmp_path / "stopped") == figures(tmp_path / "whole")
+    names = ["model.safetensors"] if stage == "stage1" else ["uniemo_adapter.safetensors"]
+    for a, b in ((load_file(tmp_path / folder / name) for folder in ("whole", "stopped")) for name in names):
+        assert all(torch.equal(a[name], b[name]) for name in a)
+
+
 def test_a_finished_run_is_left_as_it_is(world, monkeypatch, tmp_path):
     shutil.copytree(world / "understanding", tmp_path / "again")
     arguments = stage1(world, world / "understanding")
@@ -100,7 +114,12 @@ def test_changed_arguments_are_named(world, tmp_path):
 # -------------------------------------------------------------------------------------------------- several processes
 
 SPREAD = {
-    "stage1": {"classifier_dropout": 0.0, "emotion_loss_weight": 0.4, "scene_loss_weight": 0.3, "object_loss_weight": 0.3},
+    "stage1": {
+        "classifier_dropout": 0.0,
+        "emotion_loss_weight": 0.4,
+        "scene_loss_weight": 0.3,
+        "object_loss_weight": 0.3,
+    },
     "stage2": {"alignment_weight": 0.1, "latents": None},
 }
 
@@ -126,7 +145,7 @@ def test_two_processes_have_the_losses_of_one_with_twice_the_batch(world, tmp_pa
             assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-4)
 
 
-# ------------------------------------------------------------------------------------------------------ what goes wrong
+# ----------------------------------------------------------------------------------------------------- what goes wrong
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_pictures(world, tmp_path, monkeypatch):
@@ -140,7 +159,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_pictures(world, t
         return losses
 
     monkeypatch.setattr(train_understanding, "losses_of", poisoned)
-    with pytest.raises(FloatingPointError, match=r"Step 4: expected finite losses, found loss nan.*train_000\d\d\.png"):
+    with pytest.raises(
+        FloatingPointError, match=r"Step 4: expected finite losses, found loss nan.*train_000\d\d\.png"
+    ):
         train_understanding.main(*stage1(world, tmp_path, num_train_epochs=3))
     assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-2"]
     monkeypatch.setattr(train_understanding, "losses_of", losses_of)
@@ -161,14 +182,15 @@ def test_weights_that_are_not_finite_are_never_a_checkpoint(world, tmp_path, mon
     assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-2"]
 
 
-def test_a_full_disk_leaves_the_checkpoints_before(world, tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", [OSError, RuntimeError, SafetensorError])
+def test_a_full_disk_leaves_the_checkpoints_before(world, tmp_path, monkeypatch, kind):
     def full(self, folder, save=StageTrainer._save_optimizer_and_scheduler):
         if self.state.global_step == 4:
-            raise OSError(28, "No space left on device")
+            raise kind("No space left on device")
         save(self, folder)
 
     monkeypatch.setattr(StageTrainer, "_save_optimizer_and_scheduler", full)
-    with pytest.raises(OSError, match="checkpoint-4 could not be written.*No space left.*the same command"):
+    with pytest.raises(OSError, match="checkpoint-4 could not be written .No space left.*the same command"):
         train_understanding.main(*stage1(world, tmp_path, num_train_epochs=3))
     assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-2"]
     monkeypatch.undo()
@@ -224,4 +246,3 @@ def test_class_balanced_sampling_reaches_the_trainer(world, tmp_path):
             train_understanding.main(*stage1(world, tmp_path / str(balanced), **changes))
             share = seen.count(0) / len(seen)
             assert share == pytest.approx(25 / 32, abs=1e-6) if not balanced else share < 0.25
-

@@ -73,8 +73,8 @@ def test_the_epoch_that_is_best_on_validation_is_kept(world, request, run):
     accuracies = records(folder, "eval_accuracy")
     assert len(accuracies) == 24 and len(set(accuracies)) > 1
     assert validation_accuracy(world, folder) == pytest.approx(max(accuracies))
-    found = json.loads((folder / "results.json").read_text())["validation accuracy"]
-    assert found["value"] == pytest.approx(max(accuracies)) and found["n"] == 16
+    [found] = json.loads((folder / "results.json").read_text())
+    assert found["value"] == pytest.approx(max(accuracies)) and found["pictures"] == 16
     assert found["interval"][0] < found["value"] < found["interval"][1]
 
 
@@ -82,9 +82,9 @@ def test_the_test_split_is_read_only_where_it_is_named(world, tmp_path):
     assert not (world / "emoset" / "test.json").exists()
     (world / "emoset" / "held_out.json").write_text((world / "emoset" / "val.json").read_text())
     train_understanding.main(*stage1(world, tmp_path, test_split="held_out"))
-    results = json.loads((tmp_path / "results.json").read_text())
-    assert results["test accuracy"] == results["validation accuracy"]
-    assert "test accuracy" in (tmp_path / "results.md").read_text()
+    validation, test = json.loads((tmp_path / "results.json").read_text())
+    assert test == validation | {"split": "held_out"}
+    assert "| accuracy | held_out |" in (tmp_path / "results.md").read_text()
 
 
 def test_the_backbone_is_trained_and_the_vocabulary_stored(world, trained):
@@ -100,13 +100,17 @@ def test_lora_trains_the_backbone_by_small_matrices_alone(world, lora):
     """Merged in the folder, and as a PEFT adapter for the stock CLIP; the backbone's own weights are as they were."""
     merged = UniEmoUnderstandingModel.from_pretrained(lora).eval()
     pixels = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    adapted = train_understanding.build_model(stage1(world, lora)[1], train_understanding.open_vocabulary(stage1(world, lora)[0]))
+    adapted = train_understanding.build_model(
+        stage1(world, lora)[1], train_understanding.open_vocabulary(stage1(world, lora)[0])
+    )
     adapted.load_adapter(lora / LORA)
     torch.testing.assert_close(adapted.eval()(pixels).logits, merged(pixels).logits)
     stock = CLIPModel.from_pretrained(world / "clip").vision_model.state_dict()
     unadapted = {name.replace(".base_layer", ""): value for name, value in adapted.vision_model.state_dict().items()}
     assert all(torch.equal(unadapted[name], value) for name, value in stock.items())
-    assert not torch.equal(merged.vision_model.state_dict()["encoder.layers.0.mlp.fc1.weight"], stock["encoder.layers.0.mlp.fc1.weight"])
+    assert not torch.equal(
+        merged.vision_model.state_dict()["encoder.layers.0.mlp.fc1.weight"], stock["encoder.layers.0.mlp.fc1.weight"]
+    )
 
 
 def test_a_checkpoint_of_lora_holds_no_weight_of_the_backbone(lora):
@@ -171,12 +175,20 @@ def test_the_shipped_configurations_are_complete(name):
         ((DataArguments, JointArguments, RunArguments), "joint"),
         ((DataArguments, EmotionSpaceArguments), "emotion_space"),
     ):
-        assert parse(arguments, section, ["--config", config, *(["--fp16", "False"] if name == "emoset" and section != "emotion_space" else [])])[0].data
+        assert parse(
+            arguments,
+            section,
+            ["--config", config, *(["--fp16", "False"] if name == "emoset" and section != "emotion_space" else [])],
+        )[0].data
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"learning_rate": 1e-3}, "by group"), ({"weight_decay": 0.1}, "by group"), ({"hub_strategy": "every_save"}, "end")],
+    [
+        ({"learning_rate": 1e-3}, "by group"),
+        ({"weight_decay": 0.1}, "by group"),
+        ({"hub_strategy": "every_save"}, "end"),
+    ],
 )
 def test_arguments_that_would_do_nothing_are_refused(tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):

@@ -24,7 +24,9 @@ WIDTH = 64
 
 def arguments_of(types: tuple[type, ...], settings: dict[str, Any]) -> tuple[Any, ...]:
     """The dataclasses of a script, each filled with those of the settings that it knows."""
-    return tuple(one(**{name: value for name, value in settings.items() if name in one.__dataclass_fields__}) for one in types)
+    return tuple(
+        one(**{name: value for name, value in settings.items() if name in one.__dataclass_fields__}) for one in types
+    )
 
 
 def stage1(world: Path, output: Path, **changes: Any) -> tuple[Any, ...]:

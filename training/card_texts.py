@@ -13,7 +13,7 @@ class CardText:
         title: what it is, in a few words.
         summary: a paragraph; `{base}`, `{data}`, `{emotions}` and `{paper}` stand for these things.
         code: Python that loads and uses it; `{place}` and `{base_place}` stand for where the folder and the base model
-            are, `{sizes}` for what a fresh model must be told of its sizes.
+            are.
         needs: what that code needs to be installed.
         limits: what it is not good for.
         library, task, relation: `library_name`, `pipeline_tag` and `base_model_relation` of the metadata.
@@ -62,30 +62,8 @@ print(classify("photo.jpg", top_k=8))
     tags=("uniemo", "emotion", "image-classification"),
 )
 
-LORA = CardText(
-    title="which emotion a picture evokes, as LoRA weights",
-    summary=(
-        "LoRA weights that make of {base} an image classifier for the eight emotions {emotions}, after the "
-        "understanding stage of {paper}, trained on {data}. The learnt scene and object queries, their blocks and the "
-        "head are in the same file; {base} itself is not."
-    ),
-    code="""
-from transformers import AutoImageProcessor, pipeline
-
-from uniemo_pipelines import UniEmoUnderstandingModel
-
-model = UniEmoUnderstandingModel.from_clip("{base_place}"{sizes})
-model.load_adapter("{place}")
-processor = AutoImageProcessor.from_pretrained("{place}")
-classify = pipeline("image-classification", model=model, image_processor=processor)
-print(classify("photo.jpg", top_k=8))
-""",
-    needs="It needs the package uniemo-pipelines.",
-    limits=(*_CLASSIFIER_LIMITS, "The names of scenes and objects are not in it: it gives emotions and features."),
-    library="transformers",
-    task="image-classification",
-    relation="adapter",
-    tags=("uniemo", "emotion", "image-classification", "lora"),
+BY_LORA = (
+    " The vision tower was trained by LoRA alone. In this folder the LoRA is merged; `lora/` has it as a PEFT adapter."
 )
 
 BASELINE = CardText(

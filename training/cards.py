@@ -6,7 +6,7 @@ A card says what a run was given and what was measured, and nothing else; what i
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, fields
+from dataclasses import MISSING, Field, dataclass, fields, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any, Literal
@@ -19,14 +19,13 @@ from uniemo_pipelines import EMOTIONS
 
 from . import card_texts
 from .card_texts import PAPER, CardText
+from .reports import CURVES, Result, results_table
 
 Kind = Literal["understanding", "baseline", "joint", "emotion_space"]
 
 CARD = "README.md"
-CURVES = "curves.png"
-"""A run's losses and scores, shown where the folder has it."""
 VALIDATION_IMAGES = "validation"
-"""Folder of generated pictures, shown where it is there; a picture's name is its caption."""
+"""Folder of sheets of validation images, the last of which is shown."""
 
 _TEXTS: dict[str, CardText] = {
     "understanding": card_texts.UNDERSTANDING,
@@ -34,29 +33,11 @@ _TEXTS: dict[str, CardText] = {
     "joint": card_texts.JOINT,
     "emotion_space": card_texts.EMOTION_SPACE,
 }
-_LORA = "adapter_config.json"
-_SIZES = ("num_scene_queries", "num_object_queries", "classifier_hidden")
+_LORA = Path("lora", "adapter_config.json")
 _NOT_SHOWN = (
     *("output", "output_dir", "logging_dir", "run_name", "private"),
     *("report_to", "disable_tqdm", "do_eval", "accelerator_config"),  # the Trainer settles these itself
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """A measured figure.
-
-    Attributes:
-        metric: what was measured, "accuracy" say.
-        value: as measured.
-        split: of the data, on which.
-        interval: the ends of its 95 % interval, if known.
-    """
-
-    metric: str
-    value: float
-    split: str
-    interval: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,13 +82,14 @@ def write_card(folder: str | os.PathLike[str], content: CardContent) -> Path:
 
 def make_card(folder: Path, content: CardContent) -> ModelCard:
     """The card of a run's folder."""
-    lora = content.kind == "understanding" and (folder / _LORA).is_file()
-    text = card_texts.LORA if lora else _TEXTS[content.kind]
+    text = _TEXTS[content.kind]
+    if (folder / _LORA).is_file():
+        text = replace(text, summary=text.summary + card_texts.BY_LORA)
     sections = [
         f"# {content.name.rpartition('/')[2]}: {text.title}",
         _summary(text, content),
         f"## How to use it\n\n```python\n{_code(text, content)}\n```\n\n{text.needs}",
-        f"## Results\n\n{_results_table(content.results)}",
+        f"## Results\n\n{results_table(content.results)}",
         _pictures(folder),
         f"## Training\n\n{_arguments_table(content.arguments)}",
         "## Limits\n\n" + "\n".join(f"- {limit}" for limit in text.limits),
@@ -159,6 +141,7 @@ def _metadata(text: CardText, content: CardContent) -> ModelCardData:
             **dataset,
         )
         for result in content.results
+        if result.pictures is not None  # what was measured on a split, not a mean over the training
     ]
     return ModelCardData(
         license=content.license,
@@ -180,20 +163,9 @@ def _summary(text: CardText, content: CardContent) -> str:
 
 
 def _code(text: CardText, content: CardContent) -> str:
-    sizes = "".join(f", {name}={content.arguments[name]}" for name in _SIZES if name in content.arguments)
     place = content.name if "/" in content.name else _place(content.name)
     places = {"place": place, "base_place": _place(content.base_model or "base")}
-    return text.code.strip().format(**places, sizes=sizes)
-
-
-def _results_table(results: Sequence[Result]) -> str:
-    if not results:
-        return "Nothing was measured."
-    rows = [("metric", "split", "value", "95 % interval")]
-    for result in results:
-        interval = " to ".join(map(_number, result.interval)) if result.interval else ""
-        rows.append((result.metric, result.split, _number(result.value), interval))
-    return _table(rows if any(result.interval for result in results) else [row[:3] for row in rows])
+    return text.code.strip().format(**places)
 
 
 def _arguments_table(arguments: Mapping[str, Any]) -> str:
@@ -210,9 +182,11 @@ def _cell(value: Any) -> str:
 
 
 def _pictures(folder: Path) -> str:
-    images = sorted((folder / VALIDATION_IMAGES).glob("*.png"))
-    shown = [f"![{path.stem}]({VALIDATION_IMAGES}/{path.name})" for path in images]
-    parts = [f"## Pictures\n\n{_table([[path.stem for path in images], shown])}"] if shown else []
+    sheets = sorted((folder / VALIDATION_IMAGES).glob("step-*.jpg"), key=lambda path: int(path.stem.partition("-")[2]))
+    parts = []
+    if sheets:
+        link = f"![Validation images]({VALIDATION_IMAGES}/{sheets[-1].name})"
+        parts.append(f"## Pictures\n\nAbove real pictures, below what their conditions drew at the end.\n\n{link}")
     if (folder / CURVES).is_file():
         parts.append(f"## Curves\n\n![Losses and scores over the training]({CURVES})")
     return "\n\n".join(parts)

@@ -23,7 +23,7 @@ from uniemo_pipelines.loaders_uniemo import LoadedAdapter
 from uniemo_pipelines.modeling_uniemo import UniEmoUnderstandingModel
 
 from .config import parse
-from .data import EmoSetDataset, EvaluationTransform
+from .data import DataArguments, EvaluationTransform, PictureSample, open_split
 from .emotion_space import EmotionSpaceFit
 
 
@@ -31,7 +31,6 @@ from .emotion_space import EmotionSpaceFit
 class EmotionSpaceArguments:
     """Which adapter to fill, and how large the forms of its emotion space are."""
 
-    data: str = field(metadata={"help": "folder in EmoSet's layout"})
     adapter: str = field(metadata={"help": "folder that train_joint wrote; its adapter file is rewritten"})
     batch_size: int = field(default=64, metadata={"help": "pictures of one step on one process"})
     num_workers: int = field(default=0, metadata={"help": "processes that read pictures, for each that computes"})
@@ -103,14 +102,14 @@ def merged(accelerator: Accelerator, fit: EmotionSpaceFit) -> EmotionSpaceFit:
     return whole
 
 
-def training_pictures(arguments: EmotionSpaceArguments, adapter: UniEmoAdapter) -> Dataset:
+def training_pictures(data: DataArguments, adapter: UniEmoAdapter) -> Dataset:
     """The training split as the adapter's understanding model sees it in use."""
     location = adapter.chain.clip if adapter.chain else adapter.understanding
     transform = EvaluationTransform(CLIPImageProcessorPil.from_pretrained(location))
-    return EmoSetDataset(arguments.data, "train", transform)
+    return open_split(data, data.train_split, PictureSample(transform))
 
 
-def main(arguments: EmotionSpaceArguments) -> None:
+def main(data: DataArguments, arguments: EmotionSpaceArguments) -> None:
     """Refit the emotion space of an adapter by its own understanding model, in the file or beside it."""
     accelerator = Accelerator()
     path = Path(arguments.adapter, ADAPTER_NAME)
@@ -118,7 +117,7 @@ def main(arguments: EmotionSpaceArguments) -> None:
     space = fit_emotion_space(
         accelerator,
         LoadedAdapter(adapter).understanding_model(accelerator.device, torch.float32),
-        training_pictures(arguments, adapter),
+        training_pictures(data, adapter),
         arguments.batch_size,
         arguments.bank_size,
         arguments.rank,
@@ -131,4 +130,4 @@ def main(arguments: EmotionSpaceArguments) -> None:
 
 
 if __name__ == "__main__":
-    main(parse(EmotionSpaceArguments, "emotion_space"))
+    main(*parse((DataArguments, EmotionSpaceArguments), "emotion_space"))

@@ -32,18 +32,26 @@ class RunArguments(TrainingArguments):
     hub_strategy: str = field(default="end", metadata={"help": "results are pushed when the run has ended"})
     seed: int = field(default=0, metadata={"help": "decides everything random"})
     checkpoints_limit_gb: float | None = field(
-        default=None, metadata={"help": "gigabytes that the run's checkpoints may take together, also while one is written"}
+        default=None,
+        metadata={"help": "gigabytes that the run's checkpoints may take together, also while one is written"},
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("learning_rate", "weight_decay"):
+        for name, instead in UNUSED.items():
             if getattr(self, name) != RunArguments.__dataclass_fields__[name].default:
-                raise ValueError(
-                    f"--{name} is not used: parameters have rates and decays by group, such as --queries_{name}; see --help."
-                )
-        if self.hub_strategy != "end":
-            raise ValueError(f"Expected --hub_strategy end, for results are pushed once; found {self.hub_strategy}.")
+                raise ValueError(f"--{name} is not used here: {instead}.")
+
+
+UNUSED = {
+    "learning_rate": "parameters have rates by group, such as --queries_learning_rate; see --help",
+    "weight_decay": "parameters have decays by group; see --help",
+    "hub_strategy": "results are pushed once, at the end",
+    "hub_always_push": "results are pushed once, at the end",
+    "hub_revision": "results are pushed to the main branch",
+    "resume_from_checkpoint": "the same command again goes on from the last checkpoint in --output_dir",
+}
+"""Arguments of transformers' own that would do nothing, and what does it instead."""
 
 
 @overload

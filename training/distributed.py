@@ -11,8 +11,8 @@ from torch.autograd import Function
 def gather_rows(tensor: Tensor) -> Tensor:
     """All processes' rows (W * B, ...) in the processes' order, the tensor itself on a single one.
 
-    Differentiable: a row's gradient is the sum of those that all processes' losses give it. Where each of them computes
-    the same loss of all rows, the mean over processes that DDP takes is then the gradient of that loss.
+    Differentiable: a row's gradient is the sum of those that all processes' losses give it. Where each of them
+    computes the same loss of all rows, the mean over processes that DDP takes is then the gradient of that loss.
     """
     if not _distributed():
         return tensor

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate.utils import tqdm
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
@@ -191,17 +192,17 @@ class StageTrainer(Trainer):
         broken = [name for name, value in trained_parameters(model).items() if not value.isfinite().all()]
         if broken:
             raise FloatingPointError(
-                f"Step {self.state.global_step}: expected finite weights, found others in {', '.join(broken[:5])}. The "
-                "last checkpoint is kept; lower the learning rates, or --max_grad_norm."
+                f"Step {self.state.global_step}: expected finite weights, found others in {', '.join(broken[:5])}. "
+                "The last checkpoint is kept; lower the learning rates, or --max_grad_norm."
             )
         folder = Path(self.args.output_dir, f"checkpoint-{self.state.global_step}")
         try:
             super()._save_checkpoint(model, trial)
-        except OSError as error:
+        except (OSError, RuntimeError, SafetensorError) as error:  # a full disk, as each of the writers puts it
             shutil.rmtree(folder, ignore_errors=True)
             raise OSError(
-                f"{folder} could not be written: {error}. The checkpoints before it are whole; make room and run the same "
-                "command again to go on from the last."
+                f"{folder} could not be written ({error}). The checkpoints before it are whole; make room and run the "
+                "same command again to go on from the last."
             ) from error
         self.accelerator.wait_for_everyone()  # every process has written its part
         if self.args.should_save:
@@ -234,7 +235,9 @@ class StageTrainer(Trainer):
 
     def _expected_checkpoint_size(self) -> int:
         """Bytes of the trained weights and AdamW's two moments of each; what else there is counts little."""
-        return 3 * sum(value.numel() * value.element_size() for value in trained_parameters(self.model).values()) + 10**5
+        return (
+            3 * sum(value.numel() * value.element_size() for value in trained_parameters(self.model).values()) + 10**5
+        )
 
     def _limit_checkpoints(self, size: int) -> None:
         """Keep as many checkpoints of `size` bytes as the limit has room for, beside the one that is being written.

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from torch import Tensor, nn
 from transformers import CLIPImageProcessorPil
@@ -20,6 +19,7 @@ from .data import (
 )
 from .engine import Batch, Losses, ParameterGroup, StageTrainer
 from .metrics import wilson_interval
+from .reports import Record, Result
 from .runs import Run
 
 
@@ -44,11 +44,11 @@ def fine_tune(
     data: DataArguments,
     training: SelectingRunArguments,
     run: Run,
-) -> tuple[dict[str, Any], list[dict[str, float]]]:
+) -> tuple[list[Result], list[Record]]:
     """Train from the run's last checkpoint, and leave in `model` the epoch that is best on the validation split.
 
     Returns:
-        Figures for the table of results, and the trainer's records.
+        The results, and the trainer's records.
     """
     vocabulary = open_vocabulary(data)
     augmented = PictureSample(TrainingTransform(processor, (data.smallest_crop, 1.0), data.color_jitter), vocabulary)
@@ -64,17 +64,18 @@ def fine_tune(
         data.class_balanced,
     )
     trainer.train(resume_from_checkpoint=run.last_checkpoint())
-    results = {"validation accuracy": measure(trainer, trainer.eval_dataset)}
+    results = [measure(trainer, data.validation_split, trainer.eval_dataset)]
     if data.test_split is not None:
-        results["test accuracy"] = measure(trainer, open_split(data, data.test_split, seen))
+        results.append(measure(trainer, data.test_split, open_split(data, data.test_split, seen)))
     return results, trainer.state.log_history
 
 
-def measure(trainer: StageTrainer, pictures: EmotionDataset | EmotionStream) -> dict[str, Any]:
+def measure(trainer: StageTrainer, split: str, pictures: EmotionDataset | EmotionStream) -> Result:
     """Accuracy of the model as it is, with its 95 % interval."""
     found = trainer.evaluate(pictures, metric_key_prefix="final")
     accuracy, count = found["final_accuracy"], found["final_pictures"]
-    return {"value": accuracy, "interval": wilson_interval(round(accuracy * count), count), "n": count}
+    interval = wilson_interval(round(accuracy * count), count)
+    return Result(metric="accuracy", split=split, value=accuracy, interval=interval, pictures=count)
 
 
 def classify(model: nn.Module, batch: Batch) -> Tensor:

@@ -112,8 +112,8 @@ def cache_latents(
 ) -> LatentCache:
     """The latents of every picture, encoded now where the folder does not have them; goes on where it was stopped.
 
-    The file's name has a digest of the pictures' names, the VAE's weights and the resolution, so that a folder may serve
-    several data sets and bases. Each process encodes its share.
+    The file's name has a digest of the pictures' names, the VAE's weights and the resolution, so that a folder may
+    serve several data sets and bases. Each process encodes its share.
 
     Args:
         vae: on the device that shall encode.

@@ -1,4 +1,4 @@
-"""What a stage-2 step touches: the understanding model, the fusion model and a frozen Stable Diffusion (design 2.3)."""
+"""What a stage-2 step touches: understanding model, fusion model and a frozen Stable Diffusion (design 2.3)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -39,10 +39,14 @@ class ObjectiveArguments:
     )
     min_snr_gamma: float | None = field(
         default=None,
-        metadata={"help": "weigh timesteps by min(SNR, gamma) / SNR (Hang et al. 2023; they take 5); none if not given"},
+        metadata={
+            "help": "weigh timesteps by min(SNR, gamma) / SNR (Hang et al. 2023; they take 5); none if not given"
+        },
     )
     unet_lora_rank: int = field(default=0, metadata={"help": "of LoRA on the UNet's attention; 0 leaves it frozen"})
-    text_encoder_lora_rank: int = field(default=0, metadata={"help": "of LoRA on the text encoder; 0 leaves it frozen"})
+    text_encoder_lora_rank: int = field(
+        default=0, metadata={"help": "of LoRA on the text encoder; 0 leaves it frozen"}
+    )
 
 
 class JointModel(nn.Module):

@@ -2,17 +2,37 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from matplotlib.figure import Figure
 
-UNLIKE_LOSSES = ("step", "epoch", "learning_rate", "grad_norm", "condition_norm")
+CURVES = "curves.png"
+UNLIKE_LOSSES = ("step", "epoch", "learning_rate", "grad_norm")
 Record = Mapping[str, float]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """A measured figure.
+
+    Attributes:
+        metric: what was measured, "accuracy" say.
+        split: of the data, on which.
+        value: as measured.
+        interval: the ends of its 95 % interval, if known.
+        pictures: how many it was measured on, if that matters.
+    """
+
+    metric: str
+    split: str
+    value: float
+    interval: tuple[float, float] | None = None
+    pictures: int | None = None
+
+
 def draw_curves(log: Sequence[Record], path: Path) -> None:
-    """Every loss by part over the steps, faint, with its running mean; validation figures in a panel of their own."""
+    """Every loss (and the condition norm) over the steps, faint, with its running mean; validation figures in a panel of their own."""
     training = [record for record in log if "loss" in record]
     validation = [record for record in log if "eval_accuracy" in record]
     names = [name for name in training[0] if name not in UNLIKE_LOSSES]
@@ -43,13 +63,13 @@ def running_mean(values: Sequence[float], share: float = 0.02) -> list[float]:
     return means
 
 
-def results_table(results: Mapping[str, Any]) -> str:
-    """Figures as Markdown; one with an interval is a dictionary of `value`, `interval` and `n`."""
-    lines = ["| figure | value | 95 % interval | n |", "|---|---|---|---|"]
-    for name, figure in results.items():
-        if isinstance(figure, Mapping):
-            low, high = figure["interval"]
-            lines.append(f"| {name} | {figure['value']:.4f} | {low:.4f}-{high:.4f} | {figure['n']:,} |")
-        else:
-            lines.append(f"| {name} | {figure:.5g} | | |")
-    return "\n".join(lines) + "\n"
+def results_table(results: Sequence[Result]) -> str:
+    """Figures as Markdown."""
+    if not results:
+        return "Nothing was measured."
+    lines = ["| figure | split | value | 95 % interval | pictures |", "|---|---|---|---|---|"]
+    for result in results:
+        interval = "{:.4f} to {:.4f}".format(*result.interval) if result.interval else ""
+        count = "" if result.pictures is None else f"{result.pictures:,}"
+        lines.append(f"| {result.metric} | {result.split} | {result.value:.5g} | {interval} | {count} |")
+    return "\n".join(lines)

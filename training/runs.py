@@ -1,15 +1,15 @@
 """A run's folder: what it was started with, its checkpoints, and its results.
 
-    arguments.json      all arguments; a run goes on with the same ones only
-    checkpoint-N/       trained weights, optimizer, schedule and random states after step N; whole if it has `whole`
-    results.json, .md   figures at the end; a run that has them is finished
-    training_log.json   every record of losses and validation; curves.png shows them
+arguments.json      all arguments; a run goes on with the same ones only
+checkpoint-N/       trained weights, optimizer, schedule and random states after step N; whole if it has `whole`
+results.json, .md   figures at the end; a run that has them is finished
+training_log.json   every record of losses and validation; curves.png shows them
 """
 
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,15 @@ from typing import Any
 from transformers.trainer_utils import sort_checkpoints
 
 from .config import RunArguments
-from .reports import draw_curves, results_table
+from .reports import CURVES, Record, Result, draw_curves, results_table
 
 ARGUMENTS, RESULTS, LOG, WHOLE = "arguments.json", "results.json", "training_log.json", "whole"
 
 # The arguments of transformers' own that decide a run's numbers; all of ours do, but for those that say how to read.
 DECISIVE = (
-    "seed data_seed full_determinism num_train_epochs max_steps per_device_train_batch_size gradient_accumulation_steps "
-    "lr_scheduler_type lr_scheduler_kwargs warmup_steps max_grad_norm optim optim_args adam_beta1 adam_beta2 adam_epsilon "
-    "bf16 fp16 dataloader_drop_last eval_strategy eval_steps metric_for_best_model"
+    "seed data_seed full_determinism num_train_epochs max_steps per_device_train_batch_size "
+    "gradient_accumulation_steps lr_scheduler_type lr_scheduler_kwargs warmup_steps max_grad_norm optim optim_args "
+    "adam_beta1 adam_beta2 adam_epsilon bf16 fp16 dataloader_drop_last eval_strategy eval_steps metric_for_best_model"
 ).split()
 READING = ("keep_images", "prepared", "latents", "validation_steps")
 
@@ -43,21 +43,17 @@ class Run:
         return (self.folder / RESULTS).is_file()
 
     @property
-    def results(self) -> dict[str, Any]:
+    def results(self) -> list[Result]:
         """The figures of a finished run."""
-        return json.loads((self.folder / RESULTS).read_text(encoding="utf-8"))
+        return [Result(**result) for result in json.loads((self.folder / RESULTS).read_text(encoding="utf-8"))]
 
-    def finish(self, results: Mapping[str, Any], log: list[dict[str, float]]) -> None:
-        """Write results, log and curves; the results last, for they say that the run is finished.
-
-        Args:
-            results: figures by name, each a number, or a dictionary of `value`, `interval` and `n`.
-            log: the trainer's records.
-        """
+    def finish(self, results: Sequence[Result], log: Sequence[Record]) -> None:
+        """Write results, log and curves, and print the table; results last, for they say that the run is finished."""
         write_json(self.folder / LOG, log)
-        draw_curves(log, self.folder / "curves.png")
-        (self.folder / "results.md").write_text(results_table(results), encoding="utf-8")
-        write_json(self.folder / RESULTS, results)
+        draw_curves(log, self.folder / CURVES)
+        (self.folder / "results.md").write_text(results_table(results) + "\n", encoding="utf-8")
+        write_json(self.folder / RESULTS, [asdict(result) for result in results])
+        print(results_table(results))
 
     def last_checkpoint(self) -> str | None:
         """The newest whole checkpoint; None where the run has none yet."""
@@ -104,7 +100,9 @@ def decisive_arguments(training: RunArguments, *others: Any) -> dict[str, Any]:
 
 def _compare(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
     names = sorted(before.keys() | now.keys())
-    changed = [f"{name} {before.get(name)!r} -> {now.get(name)!r}" for name in names if before.get(name) != now.get(name)]
+    changed = [
+        f"{name} {before.get(name)!r} -> {now.get(name)!r}" for name in names if before.get(name) != now.get(name)
+    ]
     if changed:
         raise ValueError(
             f"{folder} holds a run with other arguments: {'; '.join(changed)}. Give the old ones to go on with it, or "

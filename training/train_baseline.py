@@ -5,6 +5,7 @@
 What stage 1 gains over it is the queries' doing.
 """
 
+from functools import partial
 from types import SimpleNamespace
 
 from accelerate.utils import set_seed
@@ -17,7 +18,8 @@ from .config import SelectingRunArguments, parse
 from .data import DataArguments
 from .engine import Batch, Losses, ParameterGroup
 from .fine_tuning import FineTuningArguments, fine_tune
-from .runs import open_run
+from .publishing import carry_out
+from .runs import Run
 
 
 class PlainClassifierConfig(CLIPVisionConfig):
@@ -72,18 +74,22 @@ def losses_of(model: nn.Module, batch: Batch) -> Losses:
     return {"loss": nn.functional.cross_entropy(model(batch["pixel_values"]).logits, batch["labels"])}
 
 
-def main(data: DataArguments, arguments: FineTuningArguments, training: SelectingRunArguments) -> None:
+def train(run: Run, data: DataArguments, arguments: FineTuningArguments, training: SelectingRunArguments) -> None:
     """Train, and write a folder that `PlainClassifier.from_pretrained` reads."""
-    run = open_run(training, data, arguments)
-    if not run.finished:
-        set_seed(training.seed)
-        model = build_model(arguments)
-        processor = CLIPImageProcessorPil.from_pretrained(arguments.clip)
-        results, log = fine_tune(model, parameter_groups(arguments), losses_of, processor, data, training, run)
-        if training.should_save:
-            model.save_pretrained(run.folder)
-            processor.save_pretrained(run.folder)
-            run.finish(results, log)
+    set_seed(training.seed)
+    model = build_model(arguments)
+    processor = CLIPImageProcessorPil.from_pretrained(arguments.clip)
+    results, log = fine_tune(model, parameter_groups(arguments), losses_of, processor, data, training, run)
+    if training.should_save:
+        model.save_pretrained(run.folder)
+        processor.save_pretrained(run.folder)
+        run.finish(results, log)
+
+
+def main(data: DataArguments, arguments: FineTuningArguments, training: SelectingRunArguments) -> None:
+    """Train, and publish what was trained if that is asked for."""
+    work = partial(train, data=data, arguments=arguments, training=training)
+    carry_out("baseline", arguments.clip, data, arguments, training, work)
 
 
 if __name__ == "__main__":

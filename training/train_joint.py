@@ -13,7 +13,7 @@ At the end the emotion space is fitted with the final model. The output folder h
 Diffusion there is `pytorch_lora_weights.safetensors` for `load_lora_weights`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -48,9 +48,12 @@ from .distributed import gather_rows
 from .engine import Batch, Losses, ParameterGroup, StageTrainer
 from .joint_data import JointSample, LatentPixels, cache_latents
 from .joint_model import JointModel, ObjectiveArguments
-from .runs import Run, open_run
+from .publishing import carry_out
+from .reports import UNLIKE_LOSSES, Record, Result
+from .runs import Run
 from .train_understanding import LORA
 from .validation_images import ValidationImages
+
 
 @dataclass(kw_only=True)
 class JointArguments(ObjectiveArguments):
@@ -218,14 +221,21 @@ def train(run: Run, data: DataArguments, arguments: JointArguments, training: Ru
         pixels=LatentPixels.of(base.vae, arguments.resolution),
         cache=cache,
     )
-    trainer = StageTrainer(model, training, parameter_groups(arguments), losses_of, pictures.with_sample(sample), balanced=data.class_balanced)
+    trainer = StageTrainer(
+        model,
+        training,
+        parameter_groups(arguments),
+        losses_of,
+        pictures.with_sample(sample),
+        balanced=data.class_balanced,
+    )
     if arguments.validation_steps:
         trainer.add_callback(validation_images(run, base, seen, data, arguments, trainer))
     trainer.train(resume_from_checkpoint=run.last_checkpoint())
     fusion.set_emotion_space(**fit(trainer.accelerator))
     if training.should_save:
         save(run, model, base, arguments)
-        run.finish(final_losses(trainer.state.log_history), trainer.state.log_history)
+        run.finish(final_losses(trainer.state.log_history, data.train_split), trainer.state.log_history)
 
 
 def losses_of(model: JointModel, batch: Batch) -> Losses:
@@ -253,19 +263,19 @@ def validation_images(
     )
 
 
-def final_losses(log: list[dict[str, float]], share: float = 0.1) -> dict[str, float]:
+def final_losses(log: Sequence[Record], split: str, share: float = 0.1) -> list[Result]:
     """Means of the losses over the last records of a run."""
     records = [record for record in log if "loss" in record]
     last = records[-max(1, round(share * len(records))) :]
-    names = [name for name in last[-1] if name not in ("step", "epoch", "learning_rate", "grad_norm")]
-    return {name: sum(record[name] for record in last) / len(last) for name in names}
+    names = [name for name in last[-1] if name not in UNLIKE_LOSSES]
+    means = {name: sum(record[name] for record in last) / len(last) for name in names}
+    return [Result(metric=name, split=split, value=mean) for name, mean in means.items()]
 
 
 def main(data: DataArguments, arguments: JointArguments, training: RunArguments) -> None:
-    """Train, and write the adapter's folder."""
-    run = open_run(training, data, arguments)
-    if not run.finished:
-        train(run, data, arguments, training)
+    """Train, write the adapter's folder, and publish it if that is asked for."""
+    work = partial(train, data=data, arguments=arguments, training=training)
+    carry_out("joint", arguments.base, data, arguments, training, work)
 
 
 if __name__ == "__main__":

@@ -3,13 +3,15 @@
     python -m training.train_understanding --config training/configs/miniemoset.yaml
 
 Loss: 0.9 cross-entropy of the emotion + 0.05 scene contrast + 0.05 object contrast, computed by the model itself. The
-epoch that is best on the validation split is kept. The test split is read once, at the end, if `--test_split` names it.
+epoch that is best on the validation split is kept. The test split is read once, at the end, if `--test_split` names
+it.
 
 The output is a folder for `UniEmoUnderstandingModel.from_pretrained`. With `--lora_rank` the backbone learns by LoRA
 alone; it is merged in that folder, and `lora/` has the PEFT adapter for the stock CLIP.
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 
 from accelerate.utils import set_seed
 from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
@@ -21,7 +23,8 @@ from .data import DataArguments, Vocabulary, open_vocabulary
 from .distributed import gather_rows
 from .engine import Batch, Losses, ParameterGroup
 from .fine_tuning import FineTuningArguments, fine_tune
-from .runs import open_run
+from .publishing import carry_out
+from .runs import Run
 from .vocabulary import encode_vocabulary
 
 LORA = "lora"
@@ -69,7 +72,8 @@ def build_model(arguments: UnderstandingArguments, vocabulary: Vocabulary) -> Un
     )
     model.gather_rows = gather_rows
     if arguments.lora_rank:
-        model.add_adapter(model.lora_config(arguments.lora_rank, base_model_name_or_path=arguments.clip))
+        model.add_adapter(model.lora_config(arguments.lora_rank))
+        model.peft_config["default"].base_model_name_or_path = arguments.clip  # transformers knows no name
     freeze_unlabelled(model)
     return model
 
@@ -107,21 +111,25 @@ def parameter_groups(arguments: UnderstandingArguments) -> list[ParameterGroup]:
     ]
 
 
-def main(data: DataArguments, arguments: UnderstandingArguments, training: SelectingRunArguments) -> None:
+def train(run: Run, data: DataArguments, arguments: UnderstandingArguments, training: SelectingRunArguments) -> None:
     """Train, and write a transformers folder: the model, its image processor and the run's log."""
-    run = open_run(training, data, arguments)
-    if not run.finished:
-        set_seed(training.seed)  # decides the fresh weights
-        model = build_model(arguments, open_vocabulary(data))
-        processor = CLIPImageProcessorPil.from_pretrained(arguments.clip)
-        results, log = fine_tune(model, parameter_groups(arguments), losses_of, processor, data, training, run)
-        if training.should_save:
-            if arguments.lora_rank:
-                model.save_pretrained(run.folder / LORA)
-                model.merge_adapter()
-            model.save_pretrained(run.folder)
-            processor.save_pretrained(run.folder)
-            run.finish(results, log)
+    set_seed(training.seed)  # decides the fresh weights
+    model = build_model(arguments, open_vocabulary(data))
+    processor = CLIPImageProcessorPil.from_pretrained(arguments.clip)
+    results, log = fine_tune(model, parameter_groups(arguments), losses_of, processor, data, training, run)
+    if training.should_save:
+        if arguments.lora_rank:
+            model.save_pretrained(run.folder / LORA)
+            model.merge_adapter()
+        model.save_pretrained(run.folder)
+        processor.save_pretrained(run.folder)
+        run.finish(results, log)
+
+
+def main(data: DataArguments, arguments: UnderstandingArguments, training: SelectingRunArguments) -> None:
+    """Train, and publish what was trained if that is asked for."""
+    work = partial(train, data=data, arguments=arguments, training=training)
+    carry_out("understanding", arguments.clip, data, arguments, training, work)
 
 
 if __name__ == "__main__":

@@ -21,12 +21,12 @@ from .joint_model import JointModel
 class ValidationImages(TrainerCallback):
     """Every `every` steps a sheet of two rows, a column an emotion: real pictures above, drawn ones below.
 
-    The sheets go to `folder`, and to TensorBoard or Weights & Biases where they are used. Noise is the same each time, so
-    that only the training shows.
+    The sheets go to `folder`, and to TensorBoard or Weights & Biases where they are used. Noise is the same each time,
+    so that only the training shows.
 
     Args:
         base: the pipeline whose parts are in the model that is trained.
-        pictures: the validation split, seen by the understanding model's transform; its first of each emotion is taken.
+        pictures: the validation split as the understanding model sees it; its first of each emotion is taken.
         callbacks: the trainer's, for its trackers.
         folder: where the sheets are written.
         every: steps.
@@ -59,7 +59,9 @@ class ValidationImages(TrainerCallback):
             if isinstance(callback, TensorBoardCallback) and callback.tb_writer is not None:
                 callback.tb_writer.add_image("validation", np.asarray(sheet), state.global_step, dataformats="HWC")
             elif isinstance(callback, WandbCallback):
-                callback._wandb.log({"validation": callback._wandb.Image(sheet), "train/global_step": state.global_step})
+                callback._wandb.log(
+                    {"validation": callback._wandb.Image(sheet), "train/global_step": state.global_step}
+                )
 
     @torch.no_grad()
     def sheet(self, model: JointModel) -> Image.Image:

@@ -20,6 +20,9 @@ class SourceArguments:
     vocabulary: str | None = field(default=None, metadata={"help": "info.json with a Hub data set's attribute names"})
     train_split: str = field(default="train", metadata={"help": "split to learn from"})
     validation_split: str = field(default="val", metadata={"help": "split that picks the best checkpoint"})
+    test_split: str | None = field(
+        default=None, metadata={"help": "split to read once, at the end of stage 1; none if not given"}
+    )
 
 
 @dataclass(kw_only=True)

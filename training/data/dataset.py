@@ -142,6 +142,10 @@ class EmotionStream(IterableDataset):
         """Order and augmentation differ from epoch to epoch, and are the same each time an epoch is run."""
         self.entries.set_epoch(epoch)
 
+    def name(self, index: int) -> str:
+        """What messages call a picture: the end of its entry's name."""
+        return f"picture {index:016x}"
+
     def with_sample(self, sample: SampleFunction) -> "EmotionStream":
         """The same rows seen through another sample function; both are in the same epoch."""
         other = copy.copy(self)

@@ -88,7 +88,8 @@ def open_split(
 
     Args:
         arguments: what data, and how it is seen.
-        split: its name; a stream of the training split is shuffled, of another one it comes in order.
+        split: its name. A stream of the training split is shuffled, and each process has a share of it; of another
+            split every process has the whole, in order.
         sample: makes an item of a row, its picture and a random source.
         seed: decides everything random.
 
@@ -103,11 +104,11 @@ def open_split(
         if getattr(arguments, option):
             raise ValueError(f"--{option} needs all rows at hand and cannot go with --streaming; leave one out.")
     if split == arguments.train_split:
-        entries = entries.shuffled(seed, SHUFFLE_BUFFER)
-    # Set by every launcher; asking the process group would start it, and loaders' workers have none.
-    rank, world = get_int_from_env(["RANK"], 0), get_int_from_env(["WORLD_SIZE"], 1)
+        # Set by every launcher; asking the process group would start it, and loaders' workers have none.
+        rank, world = get_int_from_env(["RANK"], 0), get_int_from_env(["WORLD_SIZE"], 1)
+        entries = entries.shuffled(seed, SHUFFLE_BUFFER).shared(rank, world)
     labeller = _labeller(arguments, vocabulary)
-    return EmotionStream(entries.shared(rank, world), labeller, vocabulary, sample, seed, _left_out(arguments, split))
+    return EmotionStream(entries, labeller, vocabulary, sample, seed, _left_out(arguments, split))
 
 
 def _label(arguments: DataArguments, split: str, entries: Sequence[Entry], vocabulary: Vocabulary) -> list[Row]:

@@ -1,23 +1,26 @@
 """The order of an epoch."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 from torch.utils.data import Sampler
 
+from .dataset import EmotionDataset
+
 
 class EpochSampler(Sampler[int]):
-    """An order that is a function of seed and epoch alone.
+    """An order that is a function of seed and epoch alone; the data set is told the epoch as well.
 
     Args:
-        labels: the emotion of each row.
+        dataset: what is ordered.
         seed: with the epoch it decides the order.
         balanced: draw as many rows with replacement, each emotion that occurs being equally likely; otherwise every
             row comes once.
     """
 
-    def __init__(self, labels: Sequence[int], seed: int = 0, balanced: bool = False) -> None:
-        self.labels = torch.as_tensor(labels)
+    def __init__(self, dataset: EmotionDataset, seed: int = 0, balanced: bool = False) -> None:
+        self.dataset = dataset
+        self.labels = torch.tensor(dataset.labels)
         self.seed = seed
         self.balanced = balanced
         self.epoch = 0
@@ -25,12 +28,13 @@ class EpochSampler(Sampler[int]):
     def set_epoch(self, epoch: int) -> None:
         """Another epoch, another order; the same each time an epoch is run."""
         self.epoch = epoch
+        self.dataset.set_epoch(epoch)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        generator = torch.Generator().manual_seed(10_007 * self.seed + self.epoch)
         if not self.balanced:
             return iter(torch.randperm(len(self.labels), generator=generator).tolist())
         weights = 1 / torch.bincount(self.labels).double()[self.labels]
