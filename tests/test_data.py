@@ -1,26 +1,38 @@
-"""EmoSet's layout, both transforms, attribute statistics, and arguments from files and flags."""
+"""What users bring, EmoSet or a folder per emotion, as samples; transforms, order, attribute statistics."""
 
 import json
 import random
-from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
+from torch.utils.data import DataLoader
 from training_world import OBJECTS, SCENES, SIZE, write_emoset
-from transformers import CLIPImageProcessorPil
+from transformers import CLIPImageProcessorPil, HfArgumentParser
 
-from training.config import LoopArguments, parse
 from training.data import (
     NO_LABEL,
-    EmoSetDataset,
+    BrokenPictureError,
+    DataArguments,
+    EpochSampler,
     EvaluationTransform,
+    OpenedPicture,
+    PictureSample,
     TrainingTransform,
     Vocabulary,
-    emotion_given_attribute,
-    normalise,
-    random_crop,
+    attribute_statistics,
+    open_split,
+    open_vocabulary,
+    read_rows,
 )
+from training.data.folders import split_of
+from training.data.pictures import FilePicture
+from training.data.transforms import crop
+from uniemo_pipelines.fusion_uniemo import EMOTIONS
+
+WIDE = CLIPImageProcessorPil(size={"shortest_edge": 96}, crop_size={"height": 64, "width": 96})
 
 
 @pytest.fixture
@@ -33,17 +45,36 @@ def processor():
     return CLIPImageProcessorPil(size={"shortest_edge": SIZE}, crop_size={"height": SIZE, "width": SIZE})
 
 
+def opened(root, transform, split="train", seed=0, **options):
+    """A split with everything that its data set has."""
+    arguments = DataArguments(data=str(root), **options)
+    return open_split(arguments, split, PictureSample(transform, open_vocabulary(arguments)), seed)
+
+
+def photograph(width: int, height: int, seed: int = 0) -> Image.Image:
+    """Smooth colours with fine texture."""
+    noise = np.random.default_rng(seed)
+    coarse = Image.fromarray(noise.integers(0, 256, (9, 12, 3), dtype=np.uint8)).resize((width, height), Image.BICUBIC)
+    texture = noise.normal(0, 6, (height, width, 3))
+    return Image.fromarray((np.asarray(coarse) + texture).clip(0, 255).astype(np.uint8))
+
+
+# -------------------------------------------------------------------------------------------------- EmoSet's layout
+
+
 def test_both_row_forms_give_pictures_and_labels(root, processor):
-    dataset = EmoSetDataset(root, "train", EvaluationTransform(processor))
-    assert [row.label for row in dataset.rows] == [*range(8), *range(8)]
+    dataset = opened(root, EvaluationTransform(processor))
+    assert dataset.labels == [*range(8), *range(8)]
+    assert [row.index for row in dataset.rows] == [*range(16)]
     sample = dataset[1]
     assert sample["pixel_values"].shape == (3, SIZE, SIZE)
-    assert dataset.vocabulary.scenes[sample["scene_labels"]] == normalise(SCENES[1])
+    assert dataset.vocabulary.scenes[sample["scene_labels"]] == "bakery shop"
     assert sample["object_labels"].tolist() == [0, 1, 1, 0]
+    assert dataset.name(1) == str(root / "image/awe/train_00001.png")
 
 
 def test_what_an_annotation_does_not_name_is_no_label(root, processor):
-    dataset = EmoSetDataset(root, "train", EvaluationTransform(processor))
+    dataset = opened(root, EvaluationTransform(processor))
     assert dataset[4]["scene_labels"] == NO_LABEL and dataset[4]["object_labels"].any()
     assert dataset[5]["scene_labels"] != NO_LABEL and not dataset[5]["object_labels"].any()
     assert dataset[3]["scene_labels"] == NO_LABEL and not dataset[3]["object_labels"].any()  # no annotation file
@@ -51,115 +82,286 @@ def test_what_an_annotation_does_not_name_is_no_label(root, processor):
 
 def test_a_folder_without_attributes_has_samples_without_them(root, processor):
     (root / "info.json").unlink()
-    dataset = EmoSetDataset(root, "train", EvaluationTransform(processor))
-    assert set(dataset[1]) == {"index", "pixel_values", "labels"}
+    assert set(opened(root, EvaluationTransform(processor))[1]) == {"index", "pixel_values", "labels"}
 
 
 def test_names_are_normalised_and_keep_the_order_of_info(root):
-    assert Vocabulary.of(root) == Vocabulary(
+    assert open_vocabulary(DataArguments(data=str(root))) == Vocabulary(
         ("beach", "bakery shop", "amusement park"), ("alarm clock", "balloon", "teddy bear", "kite")
     )
-    assert normalise(" Kitchen & dining_room  table") == "kitchen & dining room table"
+
+
+def test_a_split_that_is_not_there_is_named_with_what_is(root, processor):
+    with pytest.raises(FileNotFoundError, match=r"with .*test\.json; found in .*annotation, image, info\.json"):
+        opened(root, EvaluationTransform(processor), "test")
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (["joy", "a.png", "a.json"], r"a\.png: unknown emotion 'joy'; expected one of amusement, awe"),
+        (["awe", "a.png"], r"train\.json, row 0: expected \[emotion"),
+        (
+            ["awe", "a.png", "strange.json"],
+            r"a\.png: scene 'moon base' is not in the vocabulary; add it to info\.json",
+        ),
+        (["awe", "a.png", "half.json"], r"half\.json: expected JSON"),
+    ],
+)
+def test_a_row_that_cannot_be_used_is_named(root, processor, row, message):
+    (root / "strange.json").write_text(json.dumps({"scene": "moon base"}))
+    (root / "half.json").write_text('{"scene": ')
+    (root / "train.json").write_text(json.dumps([row]))
+    with pytest.raises(ValueError, match=message):
+        opened(root, EvaluationTransform(processor))
+
+
+def test_a_missing_picture_is_named_when_it_is_read_with_what_to_do(root, processor):
+    dataset = opened(root, EvaluationTransform(processor))
+    Path(dataset.name(2)).unlink()
+    for workers in (0, 1):
+        with pytest.raises(
+            BrokenPictureError, match=r"train_00002\.png: no such file.* Run python -m training\.prepare"
+        ):
+            list(DataLoader(dataset, 4, num_workers=workers))
+
+
+def test_a_folder_in_no_known_form_is_named_with_what_was_looked_for(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    with pytest.raises(
+        FileNotFoundError, match=r"info\.json, train\.json.*train/awe or awe.*parquet.*found pictures\."
+    ):
+        read_rows(DataArguments(data=str(tmp_path)), "train")
+
+
+def test_streaming_from_a_folder_of_pictures_is_refused(root, processor):
+    with pytest.raises(ValueError, match="--streaming is for Hub data sets"):
+        opened(root, EvaluationTransform(processor), streaming=True)
+
+
+# ------------------------------------------------------------------------------------------- a folder for each emotion
+
+
+def write_folders(root: Path, names: dict[str, int]) -> Path:
+    """Plain pictures in folders of these names, so many in each."""
+    for folder, count in names.items():
+        (root / folder).mkdir(parents=True)
+        for number in range(count):
+            Image.new("RGB", (40, 36), (number, 90, 30)).save(root / folder / f"{number:03d}.png")
+    return root
+
+
+def test_split_folders_of_emotions(tmp_path, processor):
+    root = write_folders(tmp_path, {"train/Awe": 2, "train/fear": 1, "val/Awe ": 1, "val/SADNESS": 2, ".cache": 1})
+    dataset = opened(root, EvaluationTransform(processor))
+    assert dataset.labels == [EMOTIONS.index(name) for name in ("awe", "awe", "fear")]
+    assert set(dataset[0]) == {"index", "pixel_values", "labels"} and dataset.vocabulary == Vocabulary()
+    assert opened(root, EvaluationTransform(processor), "val").labels == [1, 7, 7]
+    with pytest.raises(FileNotFoundError, match="expected a split 'test', found train, val"):
+        opened(root, EvaluationTransform(processor), "test")
+
+
+def test_without_split_folders_a_path_decides_its_split_for_good(tmp_path):
+    root = write_folders(tmp_path / "set", {"awe": 150, "fear": 150})
+    arguments = DataArguments(data=str(root))
+    splits = {split: {row.picture.name for row in read_rows(arguments, split)} for split in ("train", "val", "test")}
+    assert sum(map(len, splits.values())) == len(set.union(*splits.values())) == 300
+    for split, share in {"train": 0.80, "val": 0.05, "test": 0.15}.items():
+        assert len(splits[split]) == pytest.approx(300 * share, abs=25)
+    assert (split_of("awe/000.png"), split_of("awe/001.png"), split_of("fear/005.png")) == ("train", "test", "train")
+    (root / "awe/000.png").unlink()  # others stay where they were
+    left = {row.picture.name for row in read_rows(arguments, "train")}
+    assert left == splits["train"] - {str(root / "awe/000.png")}
+
+
+def test_a_folder_of_another_name_is_refused(tmp_path):
+    root = write_folders(tmp_path, {"awe": 1, "joy": 1})
+    with pytest.raises(ValueError, match="unknown emotion 'joy'; expected folders named amusement, awe"):
+        read_rows(DataArguments(data=str(root)), "train")
+
+
+def test_a_split_without_a_picture_is_refused(tmp_path):
+    root = write_folders(tmp_path, {"train/awe": 1, "val/awe": 0})
+    with pytest.raises(ValueError, match="expected pictures in the split 'val', found none"):
+        read_rows(DataArguments(data=str(root)), "val")
+
+
+# -------------------------------------------------------------------------------------------------- samples and order
 
 
 def test_evaluation_is_the_processors_own_and_training_differs_by_epoch(root, processor):
-    evaluation = EmoSetDataset(root, "train", EvaluationTransform(processor), keep_images=True)
+    evaluation = opened(root, EvaluationTransform(processor), keep_images=True)
     expected = processor(evaluation.image(0), return_tensors="pt").pixel_values[0]
     assert torch.equal(evaluation[0]["pixel_values"], expected)
-    training = evaluation.with_transform(TrainingTransform(processor))
+    training = evaluation.with_sample(PictureSample(TrainingTransform(processor)))
     first = training[0]["pixel_values"]
     assert torch.equal(first, training[0]["pixel_values"])
     training.set_epoch(1)
     assert not torch.equal(first, training[0]["pixel_values"])
+    assert evaluation.random_source(0).random() != training.random_source(0).random()  # epochs of their own
+
+
+def test_kept_pictures_are_read_once_and_shared_by_views(root, processor):
+    dataset = opened(root, EvaluationTransform(processor), keep_images=True)
+    expected = [dataset[index]["pixel_values"] for index in range(2)]
+    for index in range(2):
+        Path(dataset.name(index)).unlink()
+    view = dataset.with_sample(
+        lambda row, picture, source: {"pixels": EvaluationTransform(processor)(picture, source)}
+    )
+    assert all(torch.equal(view[index]["pixels"], expected[index]) for index in range(2))
+    with pytest.raises(BrokenPictureError):
+        opened(root, EvaluationTransform(processor))[0]
+
+
+def test_neither_order_nor_workers_nor_torchs_randomness_decide_a_sample(root, processor):
+    dataset = opened(root, TrainingTransform(processor, color_jitter=0.3), seed=5)
+    dataset.set_epoch(3)
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    alone = [dataset[index]["pixel_values"] for index in reversed(range(16))][::-1]
+    assert torch.equal(torch.get_rng_state(), before)
+    loaded = torch.cat([batch["pixel_values"] for batch in DataLoader(dataset, 4, num_workers=2)])
+    assert torch.equal(loaded, torch.stack(alone))
+
+
+def test_a_new_epoch_reaches_workers_that_live_on(root, processor):
+    dataset = opened(root, TrainingTransform(processor))
+    loader = DataLoader(dataset, 16, num_workers=1, persistent_workers=True)
+    found = []
+    for epoch in (0, 1):
+        dataset.set_epoch(epoch)
+        found.append(next(iter(loader))["pixel_values"])
+    assert torch.equal(found[1], torch.stack([dataset[index]["pixel_values"] for index in range(16)]))
+    assert not torch.equal(*found)
+
+
+def test_an_epochs_order_is_a_permutation_that_seed_and_epoch_decide():
+    sampler = EpochSampler([0] * 50, seed=3)
+    first = list(sampler)
+    assert sorted(first) == [*range(50)] and first == list(sampler) and len(sampler) == 50
+    sampler.set_epoch(1)
+    assert list(sampler) != first
+    assert list(EpochSampler([0] * 50, seed=4)) == list(sampler)  # seed + epoch
+
+
+def test_balanced_order_draws_emotions_alike_even_if_one_has_no_picture():
+    labels = [0] * 900 + [1] * 90 + [7] * 10
+    sampler = EpochSampler(labels, balanced=True)
+    drawn = torch.bincount(torch.tensor(labels)[list(sampler)], minlength=8)
+    assert len(sampler) == drawn.sum() == 1000
+    assert drawn[[0, 1, 7]].float().sub(1000 / 3).abs().max() < 60  # four standard deviations
+
+
+def test_arguments_are_read_by_the_parser_and_explained():
+    parser = HfArgumentParser(DataArguments)
+    arguments = parser.parse_args_into_dataclasses(
+        ["--data", "somewhere", "--class_balanced", "--color_jitter", "0.1"]
+    )
+    assert arguments == (DataArguments(data="somewhere", class_balanced=True, color_jitter=0.1),)
+    assert all(action.help for action in parser._actions)
+
+
+# --------------------------------------------------------------------------------------------------------- transforms
 
 
 def test_both_transforms_normalise_alike(processor):
-    plain = Image.new("RGB", (50, 40), (200, 30, 90))
+    plain = OpenedPicture("plain", Image.new("RGB", (50, 40), (200, 30, 90)))
     source = random.Random(0)
     evaluation, training = EvaluationTransform(processor)(plain, source), TrainingTransform(processor)(plain, source)
-    assert torch.allclose(evaluation, training)
+    assert torch.allclose(evaluation, training, atol=1e-6)
 
 
-def test_random_crops_stay_inside_any_picture():
-    source = random.Random(0)
-    for size in ((40, 36), (500, 9), (1, 300)):
-        for _ in range(200):
-            left, top, right, bottom = random_crop(size, (0.08, 1.0), source)
-            assert 0 <= left < right <= size[0] + 1e-9 and 0 <= top < bottom <= size[1] + 1e-9
+@pytest.mark.parametrize("size", [(40, 36), (500, 9), (1, 300), (700, 500)])
+def test_crops_of_any_picture_have_the_models_shape(size):
+    picture, source = OpenedPicture("picture", photograph(*size)), random.Random(0)
+    found = torch.stack([TrainingTransform(WIDE)(picture, source) for _ in range(40)])
+    assert found.shape == (40, 3, 64, 96) and found.isfinite().all()
+    assert len({crop.sum().item() for crop in found}) > 30
+
+
+def test_crops_cover_the_asked_share_at_the_published_ratios(monkeypatch):
+    boxes = []
+    monkeypatch.setattr("training.data.transforms.crop", lambda picture, box, *_: boxes.append(box) or picture.open())
+    picture, source = OpenedPicture("picture", Image.new("RGB", (96, 64))), random.Random(1)
+    for _ in range(200):
+        TrainingTransform(WIDE, scale=(0.3, 0.6))(picture, source)
+    left, top, right, bottom = np.array(boxes).T
+    shares, ratios = (right - left) * (bottom - top) / (96 * 64), (right - left) / (bottom - top)
+    assert 0.27 < shares.min() < 0.35 and 0.5 < shares.max() < 0.63
+    assert 0.72 < ratios.min() < 0.8 and 1.25 < ratios.max() < 1.39
+    assert left.min() == 0 and right.max() == 96 and top.min() == 0 and bottom.max() == 64
+
+
+def test_half_of_the_samples_are_flipped(processor):
+    ramp = np.broadcast_to(np.linspace(0, 255, 64, dtype=np.uint8)[None, :, None], (48, 64, 3))
+    picture, source = OpenedPicture("ramp", Image.fromarray(ramp.copy())), random.Random(2)
+    rising = [
+        (p[0, 0, -1] > p[0, 0, 0]).item() for p in (TrainingTransform(processor)(picture, source) for _ in range(200))
+    ]
+    assert 70 < sum(rising) < 130
+
+
+def test_colour_changes_only_when_asked_and_never_the_hue(processor):
+    picture = OpenedPicture("plain", Image.new("RGB", (50, 40), (180, 90, 60)))
+    plain = [TrainingTransform(processor)(picture, random.Random(seed)) for seed in range(8)]
+    assert all(torch.allclose(one, plain[0], atol=1e-5) for one in plain)
+    mean, std = (torch.tensor(values)[:, None] for values in (processor.image_mean, processor.image_std))
+    for seed in range(8):
+        changed = TrainingTransform(processor, color_jitter=0.3)(picture, random.Random(seed)).flatten(1) * std + mean
+        red, green, blue = changed.mean(1)
+        assert (changed.std(1) < 1e-3).all() and red > green > blue
+        assert not torch.allclose(changed.mean(1) * 255, torch.tensor([180.0, 90.0, 60.0]), atol=1)
+
+
+def test_a_jpeg_is_decoded_no_finer_than_its_crop_needs_and_looks_the_same(tmp_path):
+    photograph(800, 600).save(tmp_path / "a.jpg", quality=95)
+    picture = FilePicture(str(tmp_path / "a.jpg"))
+    assert picture.size == (800, 600) and picture.open(300).size == (400, 300) and picture.open(301).size == (800, 600)
+    box = (100.0, 60.0, 740.0, 540.0)
+    coarse = crop(picture, box, (96, 64), Image.BICUBIC)  # decoded at a quarter
+    fine = crop(OpenedPicture("a", picture.open()), box, (96, 64), Image.BICUBIC)
+    difference = np.abs(np.asarray(coarse, float) - np.asarray(fine, float))
+    assert 0 < difference.mean() < 1 and difference.max() < 12
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_a_turned_photograph_is_cropped_upright(tmp_path, orientation):
+    photo = photograph(320, 200)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    photo.save(tmp_path / "turned.jpg", quality=95, exif=exif)
+    picture = FilePicture(str(tmp_path / "turned.jpg"))
+    whole = picture.open()
+    assert picture.size == whole.size == ((320, 200) if orientation in (1, 3) else (200, 320))
+    box = (20.0, 30.0, 180.0, 190.0)
+    expected = crop(OpenedPicture("turned", whole), box, (40, 40), Image.BICUBIC)
+    found = crop(picture, box, (40, 40), Image.BICUBIC)
+    assert np.abs(np.asarray(found, float) - np.asarray(expected, float)).mean() < 2
+
+
+# --------------------------------------------------------------------------------------------------------- statistics
 
 
 def test_statistics_are_smoothed_towards_the_emotions_share(root, processor):
-    dataset = EmoSetDataset(root, "train", EvaluationTransform(processor))
-    scenes, objects = emotion_given_attribute(dataset, smoothing=1.0)
+    arguments = DataArguments(data=str(root))
+    dataset = opened(root, EvaluationTransform(processor))
+    scenes, objects = attribute_statistics(arguments, dataset, smoothing=1.0)
     assert scenes.shape == (len(SCENES), 8) and objects.shape == (len(OBJECTS), 8)
     assert torch.allclose(scenes.sum(1), torch.ones(len(SCENES)))
     # The bakery is in pictures 1, 7, 10 and 13: emotions 1, 7, 2 and 5.
     seen = torch.zeros(8)
     seen[[1, 7, 2, 5]] = 1
     assert torch.allclose(scenes[1], (seen + 1 / 8) / 5)
-    unsmoothed, _ = emotion_given_attribute(dataset, smoothing=0.0)
+    unsmoothed, _ = attribute_statistics(arguments, dataset, smoothing=0.0)
     assert torch.allclose(unsmoothed[1], seen / 4)
 
 
-def test_an_attribute_never_seen_falls_back_to_the_emotions_share(root, processor):
+@pytest.mark.parametrize("smoothing", [0.0, 1.0])
+def test_an_attribute_never_seen_falls_back_to_the_emotions_share(root, processor, smoothing):
     info = json.loads((root / "info.json").read_text())
     info["scene"]["label2idx"]["swamp"] = len(SCENES)
     (root / "info.json").write_text(json.dumps(info))
-    scenes, _ = emotion_given_attribute(EmoSetDataset(root, "train", EvaluationTransform(processor)))
+    dataset = opened(root, EvaluationTransform(processor))
+    scenes, _ = attribute_statistics(DataArguments(data=str(root)), dataset, smoothing)
     assert torch.allclose(scenes[-1], torch.full((8,), 1 / 8))
-
-
-def test_another_layout_is_named(root, processor):
-    with pytest.raises(FileNotFoundError, match=r"test\.json; found in .*annotation, image, info\.json"):
-        EmoSetDataset(root, "test", EvaluationTransform(processor))
-
-
-@pytest.mark.parametrize(
-    ("row", "message"),
-    [
-        (["joy", "a.png", "a.json"], "row 0: unknown emotion 'joy'"),
-        (["awe", "a.png"], r"row 0: expected \[emotion"),
-        (["awe", "a.png", "strange.json"], r"strange\.json: scene 'moon base' is not in info\.json"),
-    ],
-)
-def test_a_row_that_cannot_be_used_is_named(root, processor, row, message):
-    (root / "strange.json").write_text(json.dumps({"scene": "moon base"}))
-    (root / "train.json").write_text(json.dumps([row]))
-    with pytest.raises(ValueError, match=message):
-        EmoSetDataset(root, "train", EvaluationTransform(processor))
-
-
-@dataclass(kw_only=True)
-class Arguments(LoopArguments):
-    clip: str
-    templates: list[str]
-
-
-CONFIG = """
-common: {data: emoset, seed: 3, keep_images: true, base: for-another-script}
-mine: {clip: a clip, output: out, epochs: 2, batch_size: 4, templates: ["<emotion> {scene}", "<emotion>"]}
-"""
-
-
-def test_arguments_come_from_the_file_and_flags_win(tmp_path):
-    (tmp_path / "config.yaml").write_text(CONFIG)
-    arguments = parse(Arguments, "mine", ["--config", str(tmp_path / "config.yaml"), "--epochs", "7"])
-    assert (arguments.epochs, arguments.batch_size, arguments.seed, arguments.keep_images) == (7, 4, 3, True)
-    assert arguments.templates == ["<emotion> {scene}", "<emotion>"] and arguments.clip == "a clip"
-
-
-@pytest.mark.parametrize(
-    ("right", "mistaken", "named"),
-    [("clip: a clip, ", "", "--clip"), ("batch_size", "batch_sice", "--batch_sice"), ("seed: 3", "seed: x", "--seed")],
-)
-def test_a_missing_unknown_or_mistyped_argument_is_named(tmp_path, capsys, right, mistaken, named):
-    (tmp_path / "config.yaml").write_text(CONFIG.replace(right, mistaken))
-    with pytest.raises(SystemExit):
-        parse(Arguments, "mine", ["--config", str(tmp_path / "config.yaml"), "--batch_size", "4"])
-    assert named in capsys.readouterr().err.splitlines()[-1]
-
-
-def test_a_section_that_is_not_there_is_named(tmp_path):
-    (tmp_path / "config.yaml").write_text(CONFIG)
-    with pytest.raises(ValueError, match="expected a section 'yours', found common, mine"):
-        parse(Arguments, "yours", ["--config", str(tmp_path / "config.yaml")])

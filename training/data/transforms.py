@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from kornia.augmentation import ColorJiggle, RandomHorizontalFlip
+from kornia.augmentation import ColorJiggle
 from kornia.augmentation.random_generator import ResizedCropGenerator
+from kornia.geometry.transform import hflip
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import CLIPImageProcessorPil
 
 from uniemo_pipelines.understanding_uniemo import pixel_values
@@ -58,8 +59,10 @@ class TrainingTransform:
             # before decoding, so that a JPEG comes no finer than needed.
             image = crop(picture, self._draw_box(picture.size), self._size, self.processor.resample)
             pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].contiguous().float().div_(255)
+            pixels = hflip(pixels) if source.random() < 0.5 else pixels
+            pixels = self._jiggle(pixels) if self.color_jitter else pixels
             scale, shift = self._normalisation
-            return torch.addcmul(shift, self._changes(pixels)[0], scale)
+            return torch.addcmul(shift, pixels[0], scale)
 
     def _draw_box(self, size: tuple[int, int]) -> Box:
         corners = self._generator((1, 3, size[1], size[0]))["src"][0]
@@ -75,10 +78,9 @@ class TrainingTransform:
         return ResizedCropGenerator(self._size[::-1], self.scale, (3 / 4, 4 / 3))
 
     @cached_property
-    def _changes(self) -> nn.Module:
+    def _jiggle(self) -> ColorJiggle:
         jitter = self.color_jitter
-        colors = [ColorJiggle(brightness=jitter, contrast=jitter, saturation=jitter)] if jitter else []
-        return nn.Sequential(RandomHorizontalFlip(), *colors)
+        return ColorJiggle(brightness=jitter, contrast=jitter, saturation=jitter)
 
     @cached_property
     def _normalisation(self) -> tuple[Tensor, Tensor]:
