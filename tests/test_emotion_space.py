@@ -4,7 +4,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.emotion_space import Candidates, EmotionSpaceFit, Moments, block_scale, fit_bank, fit_low_rank, k_medoids
+from training.emotion_space import (
+    Candidates,
+    EmotionSpaceFit,
+    Moments,
+    block_scale,
+    distances,
+    fit_bank,
+    fit_low_rank,
+    k_medoids,
+)
 from uniemo_pipelines.fusion_uniemo import UniEmoFusionModel
 
 WIDTH, IMAGES = 5, 600
@@ -141,6 +150,16 @@ def test_the_bank_finds_clusters_and_their_shares():
     bank, shares = fit_bank(rows, torch.ones(3, 1), 3, seeded())
     torch.testing.assert_close(shares, torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64))
     torch.testing.assert_close(bank.mean((1, 2)), centres, atol=0.1, rtol=0)
+
+
+def test_distances_are_exact_where_rounding_could_decide_between_two_medoids():
+    # of two members of a cluster either may be its medoid, unless one is nearer to itself or by the way back
+    rows = 1000 + torch.randn(300, 3, 16, generator=seeded())
+    found = distances(rows, torch.full((3, 1), 2.0))
+    assert torch.equal(found, found.T) and not found.diagonal().any()
+    flat = rows.double().flatten(1) / 2
+    expected = torch.cdist(flat, flat, compute_mode="donot_use_mm_for_euclid_dist")
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=0)
 
 
 def test_every_feature_counts_alike_in_the_bank():

@@ -202,19 +202,26 @@ def fit_bank(rows: Tensor, scale: Tensor, size: int, generator: torch.Generator)
         The medoids (K, 3, F), members of `rows`, and their clusters' shares (K,), descending and summing to 1. With
         fewer than K different rows the rest repeats the first medoid with weight 0.
     """
-    # centred, for distances are computed by matrix products, which lose their digits far from the origin
-    flat = ((rows.double() - rows.double().mean(0)) / scale).flatten(1)
-    distance = torch.cdist(flat, flat)
-    # Still, equal rows lie a rounding error apart, and so do both directions. A cluster of two is a tie between its
-    # members, which rounding must not decide, for the medoid would change with the order of the images.
-    distance = (distance + distance.T) / 2
-    distance[distance < 1e-6 * distance.max()] = 0
-    medoids, assigned = k_medoids(distance, size, generator)
+    medoids, assigned = k_medoids(distances(rows, scale), size, generator)
     shares = torch.bincount(assigned, minlength=len(medoids)).double() / len(rows)
     order = shares.argsort(descending=True, stable=True)
     padding = order[:1].expand(size - len(order))
     bank = rows[medoids[torch.cat([order, padding])]]
     return bank, torch.cat([shares[order], torch.zeros(len(padding), dtype=shares.dtype)])
+
+
+def distances(rows: Tensor, scale: Tensor) -> Tensor:
+    """Distances (n, n) over the three features together, float64; rows (n, 3, F) and scale (3, 1) as in `fit_bank`.
+
+    A cluster of two is a tie between its members, which rounding must not decide, for the medoid would change with
+    the order of the images: so the way back is as long as the way there, and equal rows have distance 0.
+    """
+    # centred, for matrix products lose their digits far from the origin
+    flat = ((rows.double() - rows.double().mean(0)) / scale).flatten(1)
+    distance = torch.cdist(flat, flat)
+    distance = (distance + distance.T) / 2
+    distance[distance < 1e-6 * distance.max()] = 0
+    return distance
 
 
 def k_medoids(distance: Tensor, size: int, generator: torch.Generator, rounds: int = 50) -> tuple[Tensor, Tensor]:

@@ -38,7 +38,7 @@ def mean_interval(values: Tensor, z: float = 1.96) -> tuple[float, tuple[float, 
 
 
 def resampled_interval(
-    figure: Callable[[Sequence[Tensor]], float], sizes: Sequence[int], replicates: int = 1000, z: float = 1.96
+    figure: Callable[[Sequence[Tensor]], float], sizes: Sequence[int], replicates: int = 400, z: float = 1.96
 ) -> tuple[float, float]:
     """The 95 % interval of a figure of grouped images, by its deviation over resamples (the bootstrap, Efron 1979).
 
