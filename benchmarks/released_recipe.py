@@ -10,12 +10,12 @@ Stage 1:
 - The vision tower is OpenAI's: tokens before batch, `nn.MultiheadAttention` without weights. Queries read visual
   tokens by attention written out.
 - The last layer computes all tokens; of four sets of logits, two are read by no loss.
-- No gradient is clipped; the learning rate's cosine has a half-period of 32 steps.
+- AdamW by PyTorch's defaults; no gradient is clipped; the learning rate's cosine has a half-period of 32 steps.
 
 Stage 2, beyond that:
 
 - One picture a step. Its latents are encoded at every step (the VAE is frozen), and so are its two texts, which no
-  loss reads here.
+  loss reads here. The attributes that alpha is retrieved from are encoded once, before the first step.
 - The condition is written into the text encoder's embedding table, past autograd. Its gradient is read off the
   table's, and a hook hands it on in a second backward pass, of a loss that is zero.
 - UNet, vision tower, emotion head and embedding table are not frozen: their gradients are computed, added to those of

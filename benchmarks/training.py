@@ -121,8 +121,8 @@ def mini_components() -> dict[str, Any]:
     }
 
 
-def joint_model(understanding: UniEmoUnderstandingModel, base: StableDiffusionPipeline) -> JointModel:
-    """Of stage 2, with the released weights of its losses and random statistics of the attributes."""
+def random_fusion(understanding: UniEmoUnderstandingModel, base: StableDiffusionPipeline) -> UniEmoFusionModel:
+    """With random statistics of the understanding model's attributes."""
     config = understanding.config
     sizes = (config.hidden_size, [base.text_encoder.config.hidden_size], config.projection_dim)
     fusion = UniEmoFusionModel(*sizes, emotion_space="gaussian", bank_size=0, rank=0)
@@ -136,6 +136,13 @@ def joint_model(understanding: UniEmoUnderstandingModel, base: StableDiffusionPi
         torch.rand(len(config.scenes), len(EMOTIONS)),
         torch.rand(len(config.objects), len(EMOTIONS)),
     )
+    return fusion
+
+
+def joint_model(
+    understanding: UniEmoUnderstandingModel, fusion: UniEmoFusionModel, base: StableDiffusionPipeline
+) -> JointModel:
+    """Of stage 2, with the released weights of its losses."""
     return JointModel(understanding, fusion, base, (0.5, 1e-3, 1e-6, 0.0))
 
 
@@ -219,7 +226,7 @@ def stage1(models: Models, batch_sizes: Sequence[int]) -> dict[Run, Callable[[],
 def stage2(models: Models, batch_sizes: Sequence[int]) -> dict[Run, Callable[[], object]]:
     """As `stage1`."""
     base = StableDiffusionPipeline(**models.components(), requires_safety_checker=False)
-    model = joint_model(models.understanding, base)
+    model = joint_model(models.understanding, random_fusion(models.understanding, base), base)
     released = ReleasedStage2(model, models.text, models.tokenizer, base)
     batches = {size: stage2_batch(model, base, models.resolution, size) for size in {1, *batch_sizes}}
     step = our_stage2(model)

@@ -67,7 +67,7 @@ def joint(models) -> JointModel:
     projection, coefficients = torch.eye(WIDTH), torch.rand(len(names), len(EMOTIONS))
     fusion.set_attribute_bases(names, names, texts, texts, projection, projection, coefficients, coefficients)
     pipeline = StableDiffusionPipeline(**components(), requires_safety_checker=False)
-    return JointModel(understanding, fusion, pipeline, (0.5, 1e-3, 1e-6, 0.0))
+    return benchmark.joint_model(understanding, fusion, pipeline)
 
 
 @pytest.fixture
