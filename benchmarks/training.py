@@ -21,8 +21,8 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionMod
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer, HfArgumentParser
 
-from training.engine import ParameterGroup, make_optimizer
-from training.train_joint import JointModel
+from training.engine import ParameterGroup, grouped_parameters
+from training.joint_model import JointModel, ObjectiveArguments
 from uniemo_pipelines import UniEmoConfig, UniEmoFusionModel, UniEmoUnderstandingModel, embedded
 from uniemo_pipelines.fusion_uniemo import EMOTIONS
 from uniemo_pipelines.prompting_uniemo import SLOT_TOKEN
@@ -143,7 +143,7 @@ def joint_model(
     understanding: UniEmoUnderstandingModel, fusion: UniEmoFusionModel, base: StableDiffusionPipeline
 ) -> JointModel:
     """Of stage 2, with the released weights of its losses."""
-    return JointModel(understanding, fusion, base, (0.5, 1e-3, 1e-6, 0.0))
+    return JointModel(understanding, fusion, base, ObjectiveArguments())
 
 
 # ----------------------------------------------------------------------------------------------------------- batches
@@ -181,7 +181,7 @@ def stage2_batch(model: JointModel, base: StableDiffusionPipeline, resolution: i
 
 def our_step(model: nn.Module, loss_of: Callable[[Batch], Tensor]) -> Step:
     """A step of either stage."""
-    optimizer = make_optimizer(model, ALL_ALIKE)
+    optimizer = torch.optim.AdamW(grouped_parameters(model, ALL_ALIKE))
 
     def step(batch: Batch) -> None:
         loss_of(batch).backward()

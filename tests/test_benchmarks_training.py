@@ -11,7 +11,7 @@ from transformers import CLIPTextConfig, CLIPVisionConfig
 
 from benchmarks import training as benchmark
 from benchmarks.released_recipe import ReleasedStage1, ReleasedStage2, with_texts
-from training.train_joint import JointModel
+from training.joint_model import JointModel
 from uniemo_pipelines.conversion import release_checkpoint
 from uniemo_pipelines.fusion_uniemo import EMOTIONS, UniEmoFusionModel
 from uniemo_pipelines.modeling_uniemo import UniEmoConfig

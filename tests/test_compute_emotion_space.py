@@ -17,6 +17,7 @@ from training_world import write_emoset
 
 from training import compute_emotion_space
 from training.compute_emotion_space import EmotionSpaceArguments, collect, fit_emotion_space, share_of
+from training.data import DataArguments
 from uniemo_pipelines.adapters_uniemo import ADAPTER_NAME, read_adapter, write_adapter
 from uniemo_pipelines.chain_uniemo import take_chain
 from uniemo_pipelines.modeling_uniemo import UniEmoUnderstandingModel
@@ -118,8 +119,9 @@ def test_an_emotion_without_a_picture_is_named(understanding):
 # ---------------------------------------------------------------------------------------------------- the command
 
 
-def arguments_of(root: Path, adapter: Path) -> EmotionSpaceArguments:
-    return EmotionSpaceArguments(data=str(root / "emoset"), adapter=str(adapter), batch_size=4, **SIZES)
+def arguments_of(root: Path, adapter: Path) -> tuple[DataArguments, EmotionSpaceArguments]:
+    data = DataArguments(data=str(root / "emoset"))
+    return data, EmotionSpaceArguments(adapter=str(adapter), batch_size=4, **SIZES)
 
 
 def write_world(root: Path) -> Path:
@@ -146,12 +148,13 @@ def test_an_adapter_beside_its_model_keeps_all_but_the_space(tmp_path):
     root = write_world(tmp_path)
     folder = write_folder_adapter(root / "adapter")
     before = read_adapter(folder / ADAPTER_NAME)
-    compute_emotion_space.main(arguments_of(root, folder))
+    compute_emotion_space.main(*arguments_of(root, folder))
     after = read_adapter(folder / ADAPTER_NAME)
     assert (after.base_model, after.understanding) == ("a base", str(folder / "understanding"))
     with safe_open(folder / ADAPTER_NAME, framework="pt") as file:
         assert file.metadata()["understanding"] == "understanding", "the folder may be moved with its adapter"
     assert not torch.allclose(after.fusion.mean, before.fusion.mean)
+    assert "fitted again on" in (folder / "README.md").read_text()
     for name in ("scene_base", "object_coefficients", "mappers.0.emotion.0.weight"):
         assert torch.equal(after.fusion.state_dict()[name], before.fusion.state_dict()[name])
 
@@ -169,7 +172,7 @@ def test_an_adapter_that_carries_its_chain_is_fitted_by_it_and_keeps_it(tmp_path
                 parameter += 0.1 * (".lora_" in name)
     write_adapter(tmp_path / ADAPTER_NAME, tiny.fusion(), "a base", take_chain(model, str(clip)))
     before = read_adapter(tmp_path / ADAPTER_NAME).chain
-    compute_emotion_space.main(arguments_of(root, tmp_path))
+    compute_emotion_space.main(*arguments_of(root, tmp_path))
     after = read_adapter(tmp_path / ADAPTER_NAME).chain
     assert (after.clip, after.tower, after.configuration, after.lora) == (
         before.clip,
@@ -180,7 +183,7 @@ def test_an_adapter_that_carries_its_chain_is_fitted_by_it_and_keeps_it(tmp_path
     assert after.tensors.keys() == before.tensors.keys()
     assert all(torch.equal(after.tensors[name], tensor) for name, tensor in before.tensors.items())
     pictures = compute_emotion_space.training_pictures(
-        arguments_of(root, tmp_path), read_adapter(tmp_path / ADAPTER_NAME)
+        arguments_of(root, tmp_path)[0], read_adapter(tmp_path / ADAPTER_NAME)
     )
     assert_same(space_in(tmp_path), fit_emotion_space(Accelerator(), model.eval(), pictures, 5, **SIZES))
 
@@ -191,14 +194,14 @@ def free_port() -> int:
         return found.getsockname()[1]
 
 
-def one_of_two(rank: int, port: int, arguments: EmotionSpaceArguments) -> None:
+def one_of_two(rank: int, port: int, data: DataArguments, arguments: EmotionSpaceArguments) -> None:
     """The command as a launcher runs it, and the function on a data set and a stream."""
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     os.environ.update(
         {name: str(value) for name, value in place.items()}, ACCELERATE_USE_CPU="true", OMP_NUM_THREADS="1"
     )
     torch.set_num_threads(1)
-    compute_emotion_space.main(arguments)
+    compute_emotion_space.main(data, arguments)
     accelerator, understanding = Accelerator(), tiny.understanding()
     assert accelerator.num_processes == 2
     for name, pictures in (("pictures", Pictures()), ("stream", Stream(rank, 2))):
@@ -211,8 +214,8 @@ def one_of_two(rank: int, port: int, arguments: EmotionSpaceArguments) -> None:
 def test_two_processes_fit_what_one_fits(tmp_path, expected):
     root = write_world(tmp_path)
     one, two = (write_folder_adapter(root / name) for name in ("one", "two"))
-    multiprocessing.spawn(one_of_two, (free_port(), arguments_of(root, two)), nprocs=2)
-    compute_emotion_space.main(arguments_of(root, one))
+    multiprocessing.spawn(one_of_two, (free_port(), *arguments_of(root, two)), nprocs=2)
+    compute_emotion_space.main(*arguments_of(root, one))
     assert_same(space_in(two), space_in(one))
     for name in ("pictures", "stream"):
         first, second = (torch.load(two / f"{name}-{rank}.pt") for rank in range(2))

@@ -16,10 +16,12 @@ from training.data import (
     NO_LABEL,
     BrokenPictureError,
     DataArguments,
+    EmotionDataset,
     EpochSampler,
     EvaluationTransform,
     OpenedPicture,
     PictureSample,
+    Row,
     TrainingTransform,
     Vocabulary,
     attribute_statistics,
@@ -237,17 +239,20 @@ def test_a_new_epoch_reaches_workers_that_live_on(root, processor):
 
 
 def test_an_epochs_order_is_a_permutation_that_seed_and_epoch_decide():
-    sampler = EpochSampler([0] * 50, seed=3)
+    dataset = EmotionDataset([Row(index=i, label=0, picture=None) for i in range(50)], Vocabulary(), sample=None)
+    sampler = EpochSampler(dataset, seed=3)
     first = list(sampler)
     assert sorted(first) == [*range(50)] and first == list(sampler) and len(sampler) == 50
+    before = dataset.random_source(0).random()
     sampler.set_epoch(1)
-    assert list(sampler) != first
-    assert list(EpochSampler([0] * 50, seed=4)) == list(sampler)  # seed + epoch
+    assert list(sampler) != first != list(EpochSampler(dataset, seed=4))
+    assert dataset.random_source(0).random() != before  # the data set is in the same epoch
 
 
 def test_balanced_order_draws_emotions_alike_even_if_one_has_no_picture():
     labels = [0] * 900 + [1] * 90 + [7] * 10
-    sampler = EpochSampler(labels, balanced=True)
+    rows = [Row(index=index, label=label, picture=None) for index, label in enumerate(labels)]
+    sampler = EpochSampler(EmotionDataset(rows, Vocabulary(), sample=None), balanced=True)
     drawn = torch.bincount(torch.tensor(labels)[list(sampler)], minlength=8)
     assert len(sampler) == drawn.sum() == 1000
     assert drawn[[0, 1, 7]].float().sub(1000 / 3).abs().max() < 60  # four standard deviations

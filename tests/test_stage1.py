@@ -180,16 +180,3 @@ def test_the_shipped_configurations_are_complete(name):
             section,
             ["--config", config, *(["--fp16", "False"] if name == "emoset" and section != "emotion_space" else [])],
         )[0].data
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"learning_rate": 1e-3}, "by group"),
-        ({"weight_decay": 0.1}, "by group"),
-        ({"hub_strategy": "every_save"}, "end"),
-    ],
-)
-def test_arguments_that_would_do_nothing_are_refused(tmp_path, changes, message):
-    with pytest.raises(ValueError, match=message):
-        RunArguments(output_dir=str(tmp_path), **changes)

@@ -22,9 +22,11 @@ from uniemo_pipelines.adapters_uniemo import ADAPTER_NAME, UniEmoAdapter, read_a
 from uniemo_pipelines.loaders_uniemo import LoadedAdapter
 from uniemo_pipelines.modeling_uniemo import UniEmoUnderstandingModel
 
+from .cards import changed_arguments
 from .config import parse
 from .data import DataArguments, EvaluationTransform, PictureSample, open_split
 from .emotion_space import EmotionSpaceFit
+from .publishing import Place
 
 
 @dataclass(kw_only=True)
@@ -37,6 +39,10 @@ class EmotionSpaceArguments:
     bank_size: int = field(default=64, metadata={"help": "medoids an emotion in the bank"})
     rank: int = field(default=16, metadata={"help": "factors of the low-rank form"})
     seed: int = field(default=0, metadata={"help": "decides the candidates for the bank and its start"})
+    push_to_hub: bool = field(default=False, metadata={"help": "publish the folder afterwards"})
+    hub_model_id: str | None = field(default=None, metadata={"help": "repository; named as the folder if not given"})
+    hub_token: str | None = field(default=None, metadata={"help": "the stored one if not given"})
+    hub_private_repo: bool | None = field(default=None, metadata={"help": "of a repository that is made"})
 
 
 def fit_emotion_space(
@@ -112,6 +118,7 @@ def training_pictures(data: DataArguments, adapter: UniEmoAdapter) -> Dataset:
 def main(data: DataArguments, arguments: EmotionSpaceArguments) -> None:
     """Refit the emotion space of an adapter by its own understanding model, in the file or beside it."""
     accelerator = Accelerator()
+    place = Place(Path(arguments.adapter), arguments)
     path = Path(arguments.adapter, ADAPTER_NAME)
     adapter = read_adapter(path)
     space = fit_emotion_space(
@@ -127,6 +134,8 @@ def main(data: DataArguments, arguments: EmotionSpaceArguments) -> None:
     adapter.fusion.set_emotion_space(**space)
     if accelerator.is_main_process:
         write_adapter(path, adapter.fusion, adapter.base_model, adapter.chain or adapter.understanding)
+    changed = changed_arguments(data) | changed_arguments(arguments)
+    place.fill("emotion_space", adapter.base_model, data.data, changed)
 
 
 if __name__ == "__main__":

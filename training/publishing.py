@@ -1,7 +1,8 @@
 """A stage from its first step to its place on the Hub."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
 
 from accelerate import PartialState
 
@@ -9,7 +10,56 @@ from .cards import CardContent, Kind, changed_arguments, write_card
 from .config import RunArguments
 from .data import DataArguments
 from .hub import check_publishing, publish
+from .reports import Result
 from .runs import Run, open_run
+
+
+class Publishing(Protocol):
+    """transformers' own arguments about the Hub."""
+
+    push_to_hub: bool
+    hub_model_id: str | None
+    hub_token: str | None
+    hub_private_repo: bool | None
+
+
+class Place:
+    """Where a folder is published, if it is.
+
+    Args:
+        folder: what will be there.
+        arguments: `push_to_hub` decides; the repository is `hub_model_id`, or named as the folder.
+
+    Raises:
+        PublishingError: the Hub would not take it. Nothing has been done then.
+    """
+
+    def __init__(self, folder: Path, arguments: Publishing) -> None:
+        self.folder, self.token = folder, arguments.hub_token
+        self.name, self.is_pushed = folder.resolve().name, arguments.push_to_hub
+        if self.is_pushed and PartialState().is_main_process:
+            repository = arguments.hub_model_id or self.name
+            self.name = check_publishing(repository, token=self.token, private=arguments.hub_private_repo)
+
+    def fill(
+        self,
+        kind: Kind,
+        base_model: str | None,
+        data: str,
+        arguments: Mapping[str, Any],
+        results: Sequence[Result] = (),
+    ) -> None:
+        """Write the folder's card and push the folder, if it is to be pushed.
+
+        Raises:
+            PublishingError: the Hub did not take it; all is saved.
+        """
+        if PartialState().is_main_process:
+            given = {"kind": kind, "name": self.name, "base_model": base_model, "data": data}
+            write_card(self.folder, CardContent(**given, arguments=arguments, results=results))
+            if self.is_pushed:
+                print(publish(self.folder, self.name, token=self.token))
+        PartialState().wait_for_everyone()
 
 
 def carry_out(
@@ -34,24 +84,11 @@ def carry_out(
         PublishingError: before the work, if the Hub would not take it; after it, when all is saved, if it did not.
         ValueError: the folder holds another run, see `open_run`.
     """
-    state = PartialState(cpu=training.use_cpu)
-    pushes, training.push_to_hub = training.push_to_hub, False  # the Trainer would push checkpoints and its own card
+    place = Place(Path(training.output_dir), training)
+    training.push_to_hub = False  # or the Trainer pushes checkpoints, and a card of its own
     run = open_run(training, data, arguments)
-    name = run.folder.resolve().name
-    if pushes and state.is_main_process:
-        name = check_publishing(
-            training.hub_model_id or name, token=training.hub_token, private=training.hub_private_repo
-        )
     if not run.finished:
         work(run)
-    if state.is_main_process:
-        changed = changed_arguments(data) | changed_arguments(arguments) | changed_arguments(training)
-        write_card(
-            run.folder,
-            CardContent(
-                kind=kind, name=name, base_model=base_model, data=data.data, arguments=changed, results=run.results
-            ),
-        )
-        if pushes:
-            print(publish(run.folder, name, token=training.hub_token))
-    state.wait_for_everyone()
+    PartialState().wait_for_everyone()
+    changed = changed_arguments(data) | changed_arguments(arguments) | changed_arguments(training)
+    place.fill(kind, base_model, data.data, changed, run.results)

@@ -32,7 +32,7 @@ class Result:
 
 
 def draw_curves(log: Sequence[Record], path: Path) -> None:
-    """Every loss (and the condition norm) over the steps, faint, with its running mean; validation figures in a panel of their own."""
+    """Every figure over the steps, faint, with its running mean; validation in a panel of its own."""
     training = [record for record in log if "loss" in record]
     validation = [record for record in log if "eval_accuracy" in record]
     names = [name for name in training[0] if name not in UNLIKE_LOSSES]
