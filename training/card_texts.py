@@ -13,7 +13,7 @@ class CardText:
         title: what it is, in a few words.
         summary: a paragraph; `{base}`, `{data}`, `{emotions}` and `{paper}` stand for these things.
         code: Python that loads and uses it; `{place}` and `{base_place}` stand for where the folder and the base model
-            are, `{sizes}` for what a fresh model must be told of its sizes.
+            are.
         needs: what that code needs to be installed.
         limits: what it is not good for.
         library, task, relation: `library_name`, `pipeline_tag` and `base_model_relation` of the metadata.
@@ -62,30 +62,11 @@ print(classify("photo.jpg", top_k=8))
     tags=("uniemo", "emotion", "image-classification"),
 )
 
-LORA = CardText(
-    title="which emotion a picture evokes, as LoRA weights",
-    summary=(
-        "LoRA weights that make of {base} an image classifier for the eight emotions {emotions}, after the "
-        "understanding stage of {paper}, trained on {data}. The learnt scene and object queries, their blocks and the "
-        "head are in the same file; {base} itself is not."
-    ),
-    code="""
-from transformers import AutoImageProcessor, pipeline
-
-from uniemo_pipelines import UniEmoUnderstandingModel
-
-model = UniEmoUnderstandingModel.from_clip("{base_place}"{sizes})
-model.load_adapter("{place}")
-processor = AutoImageProcessor.from_pretrained("{place}")
-classify = pipeline("image-classification", model=model, image_processor=processor)
-print(classify("photo.jpg", top_k=8))
-""",
-    needs="It needs the package uniemo-pipelines.",
-    limits=(*_CLASSIFIER_LIMITS, "The names of scenes and objects are not in it: it gives emotions and features."),
-    library="transformers",
-    task="image-classification",
-    relation="adapter",
-    tags=("uniemo", "emotion", "image-classification", "lora"),
+LORA = replace(
+    UNDERSTANDING,
+    summary=UNDERSTANDING.summary
+    + " The tower was trained by LoRA, which is merged here; `lora/` has it as a PEFT adapter for the stock CLIP.",
+    tags=(*UNDERSTANDING.tags, "lora"),
 )
 
 BASELINE = CardText(
@@ -118,7 +99,7 @@ JOINT = CardText(
     title="emotions for Stable Diffusion, as an adapter",
     summary=(
         "An adapter for {base}: it draws pictures that evoke a chosen emotion ({emotions}), and reads which one a "
-        "picture evokes, after {paper}. It was trained on {data} through the frozen base, of which nothing is in here."
+        "picture evokes, after {paper}. It was trained on {data}; the base itself is not in here."
     ),
     code="""
 from uniemo_pipelines import UniEmoPipeline
@@ -130,10 +111,7 @@ image = pipe("a photo of a <awe> street").images[0]
 
 print(pipe.understand(image)[0].label)
 """,
-    needs=(
-        "It needs the package uniemo-pipelines. What understands pictures, in `understanding/`, is fetched when first "
-        "used."
-    ),
+    needs="It needs the package uniemo-pipelines. What understands pictures is fetched when it is first used.",
     limits=(
         "It can draw no more than its base can, and another base must have the same text encoder.",
         "What the base's licence and model card ask holds for its pictures too.",
@@ -150,8 +128,19 @@ EMOTION_SPACE = replace(
     JOINT,
     summary=(
         "An adapter for {base}: it draws pictures that evoke a chosen emotion ({emotions}), and reads which one a "
-        "picture evokes, after {paper}. Nothing of the base is in here. After its training the emotion space, from "
+        "picture evokes, after {paper}. The base itself is not in here. After its training the emotion space, from "
         "which it draws without a reference picture, was fitted again on {data}; results and arguments below are of "
         "that fit."
     ),
 )
+
+
+def with_base_lora(text: CardText) -> CardText:
+    """For an adapter that LoRA weights of its base were trained with."""
+    loading = 'pipe.load_uniemo("{place}")\n'
+    return replace(
+        text,
+        summary=text.summary + " LoRA weights of the base were trained with it and are in here too.",
+        code=text.code.replace(loading, loading + 'pipe.load_lora_weights("{place}")\n'),
+        tags=(*text.tags, "lora"),
+    )

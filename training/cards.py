@@ -25,8 +25,8 @@ Kind = Literal["understanding", "baseline", "joint", "emotion_space"]
 CARD = "README.md"
 CURVES = "curves.png"
 """A run's losses and scores, shown where the folder has it."""
-VALIDATION_IMAGES = "validation"
-"""Folder of generated pictures, shown where it is there; a picture's name is its caption."""
+SHEETS = "validation"
+"""Stage 2's sheets of validation images, of which the last is shown."""
 
 _TEXTS: dict[str, CardText] = {
     "understanding": card_texts.UNDERSTANDING,
@@ -34,11 +34,19 @@ _TEXTS: dict[str, CardText] = {
     "joint": card_texts.JOINT,
     "emotion_space": card_texts.EMOTION_SPACE,
 }
-_LORA = "adapter_config.json"
-_SIZES = ("num_scene_queries", "num_object_queries", "classifier_hidden")
+_UNDERSTANDING_LORA = "lora/adapter_config.json"
+_BASE_LORA = "pytorch_lora_weights.safetensors"
+_SPLITS = ("validation", "test")
 _NOT_SHOWN = (
     *("output", "output_dir", "logging_dir", "run_name", "private"),
-    *("report_to", "disable_tqdm", "do_eval", "accelerator_config"),  # the Trainer settles these itself
+    *(
+        "report_to",
+        "disable_tqdm",
+        "do_eval",
+        "greater_is_better",
+        "accelerator_config",
+    ),  # the Trainer settles these itself
+    *("checkpoints_limit_gb", "latents", "prepared", "keep_images"),  # how this machine reads and keeps
 )
 
 
@@ -69,7 +77,7 @@ class CardContent:
         base_model: name or folder of the CLIP or Stable Diffusion that was trained on; None if unknown.
         data: name or folder of the training data.
         arguments: those that differ from their defaults, as `changed_arguments` gives them.
-        results: what was measured, in the order of the table.
+        results: what was measured, in the order of the table, see `results_of`.
         license: of what was trained. It is the author's to choose; a base whose licence goes over to adapters, as
             OpenRAIL's conditions of use do, needs its own here ("creativeml-openrail-m").
     """
@@ -101,8 +109,7 @@ def write_card(folder: str | os.PathLike[str], content: CardContent) -> Path:
 
 def make_card(folder: Path, content: CardContent) -> ModelCard:
     """The card of a run's folder."""
-    lora = content.kind == "understanding" and (folder / _LORA).is_file()
-    text = card_texts.LORA if lora else _TEXTS[content.kind]
+    text = _text(folder, content.kind)
     sections = [
         f"# {content.name.rpartition('/')[2]}: {text.title}",
         _summary(text, content),
@@ -114,6 +121,22 @@ def make_card(folder: Path, content: CardContent) -> ModelCard:
     ]
     body = "\n\n".join(section for section in sections if section)
     return ModelCard(f"---\n{_metadata(text, content).to_yaml()}\n---\n\n{body}\n")
+
+
+def results_of(figures: Mapping[str, Any]) -> list[Result]:
+    """A run's results.json as a card's: "test accuracy" is of the split "test", what names no split is of training.
+
+    Args:
+        figures: by name, each a number, or a dictionary of `value` and `interval`.
+    """
+    results = []
+    for name, figure in figures.items():
+        first, _, rest = name.partition(" ")
+        split, metric = (first, rest) if first in _SPLITS else ("train", name)
+        detail = figure if isinstance(figure, Mapping) else {"value": figure}
+        interval = tuple(detail["interval"]) if "interval" in detail else None
+        results.append(Result(metric=metric, value=detail["value"], split=split, interval=interval))
+    return results
 
 
 def changed_arguments(arguments: Any) -> dict[str, Any]:
@@ -145,6 +168,14 @@ def _without_path(value: Any) -> Any:
     if isinstance(value, (str, Path)) and (os.path.isabs(value) or os.path.exists(value)):
         return Path(value).name
     return value
+
+
+def _text(folder: Path, kind: Kind) -> CardText:
+    if kind == "understanding" and (folder / _UNDERSTANDING_LORA).is_file():
+        return card_texts.LORA
+    if kind in ("joint", "emotion_space") and (folder / _BASE_LORA).is_file():
+        return card_texts.with_base_lora(_TEXTS[kind])
+    return _TEXTS[kind]
 
 
 def _metadata(text: CardText, content: CardContent) -> ModelCardData:
@@ -180,10 +211,8 @@ def _summary(text: CardText, content: CardContent) -> str:
 
 
 def _code(text: CardText, content: CardContent) -> str:
-    sizes = "".join(f", {name}={content.arguments[name]}" for name in _SIZES if name in content.arguments)
     place = content.name if "/" in content.name else _place(content.name)
-    places = {"place": place, "base_place": _place(content.base_model or "base")}
-    return text.code.strip().format(**places, sizes=sizes)
+    return text.code.strip().format(place=place, base_place=_place(content.base_model or "base"))
 
 
 def _results_table(results: Sequence[Result]) -> str:
@@ -210,9 +239,12 @@ def _cell(value: Any) -> str:
 
 
 def _pictures(folder: Path) -> str:
-    images = sorted((folder / VALIDATION_IMAGES).glob("*.png"))
-    shown = [f"![{path.stem}]({VALIDATION_IMAGES}/{path.name})" for path in images]
-    parts = [f"## Pictures\n\n{_table([[path.stem for path in images], shown])}"] if shown else []
+    parts = []
+    sheets = {int(path.stem.rpartition("-")[2]): path.name for path in (folder / SHEETS).glob("step-*.jpg")}
+    if sheets:
+        step = max(sheets)
+        words = f"Above real pictures, below what their conditions drew after step {step}, a column an emotion:"
+        parts.append(f"## Pictures\n\n{words}\n\n![Real and drawn pictures]({SHEETS}/{sheets[step]})")
     if (folder / CURVES).is_file():
         parts.append(f"## Curves\n\n![Losses and scores over the training]({CURVES})")
     return "\n\n".join(parts)
