@@ -38,16 +38,10 @@ _UNDERSTANDING_LORA = "lora/adapter_config.json"
 _BASE_LORA = "pytorch_lora_weights.safetensors"
 _SPLITS = ("validation", "test")
 _NOT_SHOWN = (
-    *("output", "output_dir", "logging_dir", "run_name", "private"),
-    *(
-        "report_to",
-        "disable_tqdm",
-        "do_eval",
-        "greater_is_better",
-        "accelerator_config",
-    ),  # the Trainer settles these itself
-    *("checkpoints_limit_gb", "latents", "prepared", "keep_images"),  # how this machine reads and keeps
-)
+    "output output_dir logging_dir run_name private "  # where it goes
+    "report_to disable_tqdm do_eval greater_is_better accelerator_config "  # the Trainer settles these itself
+    "checkpoints_limit_gb latents prepared keep_images"  # how this machine keeps and reads
+).split()
 
 
 @dataclass(frozen=True, kw_only=True)
