@@ -8,14 +8,15 @@ import pytest
 import tiny
 import torch
 from diffusers import StableDiffusionPipeline
+from diffusers.utils import convert_state_dict_to_diffusers
 from huggingface_hub import ModelCard
+from peft import LoraConfig, get_peft_model_state_dict
 from PIL import Image
-from training_world import write_clip
 
 from training.cards import CardContent, Result, changed_arguments, make_card, write_card
 from training.train_baseline import PlainClassifier, PlainClassifierConfig
 from uniemo_pipelines.adapters_uniemo import ADAPTER_NAME, write_adapter
-from uniemo_pipelines.modeling_uniemo import EMOTIONS, UniEmoUnderstandingModel
+from uniemo_pipelines.modeling_uniemo import EMOTIONS
 
 CLIP = "openai/clip-vit-large-patch14"
 BASE = "stable-diffusion-v1-5/stable-diffusion-v1-5"
@@ -100,12 +101,12 @@ def test_the_arguments_that_differ_and_no_secrets(tmp_path):
 
 
 def test_pictures_are_shown_where_the_folder_has_them(tmp_path):
-    assert "](" not in make_card(tmp_path, content(base_model=None, data="emoset")).text.replace("UniEmo](", "")
+    assert "![" not in make_card(tmp_path, content(kind="joint")).text
     (tmp_path / "validation").mkdir()
-    for name in ("curves.png", "validation/step-900.jpg", "validation/step-1000.jpg"):
-        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    for name in ("curves.png", "validation/step-20.jpg", "validation/step-100.jpg"):
+        (tmp_path / name).touch()
     text = make_card(tmp_path, content(kind="joint")).text
-    assert "](validation/step-1000.jpg)" in text and "step-900" not in text
+    assert "after step 100" in text and "](validation/step-100.jpg)" in text and "step-20" not in text
     assert "](curves.png)" in text
 
 
@@ -132,24 +133,19 @@ def here(tmp_path, monkeypatch):
     return tmp_path / "path" / "to"
 
 
-def test_code_of_an_understanding_model(here, capsys):
-    tiny.save_understanding(here / "model")
-    run_code_of(make_card(here / "model", content(name="model")))
-    assert all(emotion in capsys.readouterr().out for emotion in EMOTIONS[:1])
-
-
-def test_code_of_lora_weights(here):
-    write_clip(here / "clip")
-    sizes = {"num_scene_queries": 2, "num_object_queries": 3}
-    model = UniEmoUnderstandingModel.from_clip(here / "clip", **sizes)
-    model.add_adapter(model.lora_config(2))
-    model.classifier.modules_to_save["default"][3].bias.data[4] += 9
+@pytest.mark.parametrize("lora", [False, True])
+def test_code_of_an_understanding_model(here, lora):
+    model = tiny.understanding()
+    if lora:
+        model.add_adapter(model.lora_config(2))
+        model.save_pretrained(here / "model" / "lora")
+        model.merge_adapter()
+    model.classifier[3].bias.data[4] += 9
     model.save_pretrained(here / "model")
     tiny.processor().save_pretrained(here / "model")
-    card = make_card(here / "model", content(name="model", base_model="/elsewhere/clip", arguments=sizes))
-    assert card.data.tags[-1] == "lora" and "trained on" in card.text
-    classify = run_code_of(card)["classify"]
-    assert classify("photo.jpg")[0]["label"] == EMOTIONS[4], "as it was trained"
+    card = make_card(here / "model", content(name="model"))
+    assert ("lora" in card.data.tags) == ("`lora/` has it" in card.text) == lora
+    assert run_code_of(card)["classify"]("photo.jpg")[0]["label"] == EMOTIONS[4], "as it was trained"
 
 
 def test_code_of_the_baseline(here, capsys):
@@ -161,11 +157,17 @@ def test_code_of_the_baseline(here, capsys):
     assert torch.equal(names["model"](names["pixels"]).logits, model.eval()(names["pixels"]).logits)
 
 
-@pytest.mark.parametrize("kind", ["joint", "emotion_space"])
-def test_code_of_an_adapter(here, kind):
+@pytest.mark.parametrize(("kind", "lora"), [("joint", False), ("joint", True), ("emotion_space", False)])
+def test_code_of_an_adapter(here, kind, lora):
     pipe = StableDiffusionPipeline(**tiny.stable_diffusion())
     pipe.save_pretrained(here / "base")
     tiny.save_understanding(here / "model" / "understanding")
     write_adapter(here / "model" / ADAPTER_NAME, tiny.fusion(), None, here / "model" / "understanding")
+    if lora:
+        pipe.unet.add_adapter(LoraConfig(r=2, target_modules=["to_q"]))
+        layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(pipe.unet))
+        pipe.save_lora_weights(here / "model", unet_lora_layers=layers)
     card = make_card(here / "model", content(kind=kind, name="model", base_model="/elsewhere/base"))
-    assert run_code_of(card)["image"].size == (32, 32)
+    used = run_code_of(card)
+    assert used["image"].size == (32, 32)
+    assert bool(used["pipe"].get_list_adapters()) == ("lora" in card.data.tags) == lora

@@ -36,6 +36,9 @@ def folder(tmp_path) -> Path:
         "checkpoint-20/model.safetensors": b"x",
         "checkpoint-20/optimizer.pt": b"x",
         "training_args.bin": b"x",
+        "arguments.json": b"{}",
+        "first_emotion_space.safetensors": b"x",
+        "results.partial": b"x",
         "understanding/training_args.bin": b"x",
         ".uniemo_adapter.safetensors.12.part": b"x",
     }

@@ -62,8 +62,11 @@ print(classify("photo.jpg", top_k=8))
     tags=("uniemo", "emotion", "image-classification"),
 )
 
-BY_LORA = (
-    " The vision tower was trained by LoRA alone. In this folder the LoRA is merged; `lora/` has it as a PEFT adapter."
+LORA = replace(
+    UNDERSTANDING,
+    summary=UNDERSTANDING.summary
+    + " The tower was trained by LoRA, which is merged here; `lora/` has it as a PEFT adapter for the stock CLIP.",
+    tags=(*UNDERSTANDING.tags, "lora"),
 )
 
 BASELINE = CardText(
@@ -96,7 +99,7 @@ JOINT = CardText(
     title="emotions for Stable Diffusion, as an adapter",
     summary=(
         "An adapter for {base}: it draws pictures that evoke a chosen emotion ({emotions}), and reads which one a "
-        "picture evokes, after {paper}. It was trained on {data} through the frozen base, of which nothing is in here."
+        "picture evokes, after {paper}. It was trained on {data}; the base itself is not in here."
     ),
     code="""
 from uniemo_pipelines import UniEmoPipeline
@@ -108,10 +111,7 @@ image = pipe("a photo of a <awe> street").images[0]
 
 print(pipe.understand(image)[0].label)
 """,
-    needs=(
-        "It needs the package uniemo-pipelines. What understands pictures, in `understanding/`, is fetched when first "
-        "used."
-    ),
+    needs="It needs the package uniemo-pipelines. What understands pictures is fetched when it is first used.",
     limits=(
         "It can draw no more than its base can, and another base must have the same text encoder.",
         "What the base's licence and model card ask holds for its pictures too.",
@@ -128,8 +128,19 @@ EMOTION_SPACE = replace(
     JOINT,
     summary=(
         "An adapter for {base}: it draws pictures that evoke a chosen emotion ({emotions}), and reads which one a "
-        "picture evokes, after {paper}. Nothing of the base is in here. After its training the emotion space, from "
+        "picture evokes, after {paper}. The base itself is not in here. After its training the emotion space, from "
         "which it draws without a reference picture, was fitted again on {data}; results and arguments below are of "
         "that fit."
     ),
 )
+
+
+def with_base_lora(text: CardText) -> CardText:
+    """For an adapter that LoRA weights of its base were trained with."""
+    loading = 'pipe.load_uniemo("{place}")\n'
+    return replace(
+        text,
+        summary=text.summary + " LoRA weights of the base were trained with it and are in here too.",
+        code=text.code.replace(loading, loading + 'pipe.load_lora_weights("{place}")\n'),
+        tags=(*text.tags, "lora"),
+    )

@@ -6,7 +6,7 @@ A card says what a run was given and what was measured, and nothing else; what i
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, fields, replace
+from dataclasses import MISSING, Field, dataclass, fields
 from enum import Enum
 from pathlib import Path
 from typing import Any, Literal
@@ -24,8 +24,8 @@ from .reports import CURVES, Result, results_table
 Kind = Literal["understanding", "baseline", "joint", "emotion_space"]
 
 CARD = "README.md"
-VALIDATION_IMAGES = "validation"
-"""Folder of sheets of validation images, the last of which is shown."""
+SHEETS = "validation"
+"""Stage 2's sheets of validation images, of which the last is shown."""
 
 _TEXTS: dict[str, CardText] = {
     "understanding": card_texts.UNDERSTANDING,
@@ -33,11 +33,13 @@ _TEXTS: dict[str, CardText] = {
     "joint": card_texts.JOINT,
     "emotion_space": card_texts.EMOTION_SPACE,
 }
-_LORA = Path("lora", "adapter_config.json")
+_UNDERSTANDING_LORA = "lora/adapter_config.json"
+_BASE_LORA = "pytorch_lora_weights.safetensors"
 _NOT_SHOWN = (
-    *("output", "output_dir", "logging_dir", "run_name", "private"),
-    *("report_to", "disable_tqdm", "do_eval", "accelerator_config"),  # the Trainer settles these itself
-)
+    "output output_dir logging_dir run_name private "  # where it goes
+    "report_to disable_tqdm do_eval greater_is_better accelerator_config "  # the Trainer settles these itself
+    "checkpoints_limit_gb latents prepared keep_images"  # how this machine keeps and reads
+).split()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,9 +84,7 @@ def write_card(folder: str | os.PathLike[str], content: CardContent) -> Path:
 
 def make_card(folder: Path, content: CardContent) -> ModelCard:
     """The card of a run's folder."""
-    text = _TEXTS[content.kind]
-    if (folder / _LORA).is_file():
-        text = replace(text, summary=text.summary + card_texts.BY_LORA)
+    text = _text(folder, content.kind)
     sections = [
         f"# {content.name.rpartition('/')[2]}: {text.title}",
         _summary(text, content),
@@ -129,6 +129,14 @@ def _without_path(value: Any) -> Any:
     return value
 
 
+def _text(folder: Path, kind: Kind) -> CardText:
+    if kind == "understanding" and (folder / _UNDERSTANDING_LORA).is_file():
+        return card_texts.LORA
+    if kind in ("joint", "emotion_space") and (folder / _BASE_LORA).is_file():
+        return card_texts.with_base_lora(_TEXTS[kind])
+    return _TEXTS[kind]
+
+
 def _metadata(text: CardText, content: CardContent) -> ModelCardData:
     base, data = _hub_name(content.base_model), _hub_name(content.data)
     dataset = {"dataset_type": data or Path(content.data).name, "dataset_name": Path(content.data).name}
@@ -164,8 +172,7 @@ def _summary(text: CardText, content: CardContent) -> str:
 
 def _code(text: CardText, content: CardContent) -> str:
     place = content.name if "/" in content.name else _place(content.name)
-    places = {"place": place, "base_place": _place(content.base_model or "base")}
-    return text.code.strip().format(**places)
+    return text.code.strip().format(place=place, base_place=_place(content.base_model or "base"))
 
 
 def _arguments_table(arguments: Mapping[str, Any]) -> str:
@@ -182,11 +189,12 @@ def _cell(value: Any) -> str:
 
 
 def _pictures(folder: Path) -> str:
-    sheets = sorted((folder / VALIDATION_IMAGES).glob("step-*.jpg"), key=lambda path: int(path.stem.partition("-")[2]))
     parts = []
+    sheets = {int(path.stem.rpartition("-")[2]): path.name for path in (folder / SHEETS).glob("step-*.jpg")}
     if sheets:
-        link = f"![Validation images]({VALIDATION_IMAGES}/{sheets[-1].name})"
-        parts.append(f"## Pictures\n\nAbove real pictures, below what their conditions drew at the end.\n\n{link}")
+        step = max(sheets)
+        words = f"Above real pictures, below what their conditions drew after step {step}, a column an emotion:"
+        parts.append(f"## Pictures\n\n{words}\n\n![Real and drawn pictures]({SHEETS}/{sheets[step]})")
     if (folder / CURVES).is_file():
         parts.append(f"## Curves\n\n![Losses and scores over the training]({CURVES})")
     return "\n\n".join(parts)

@@ -10,8 +10,12 @@ from huggingface_hub.utils import httpx
 
 TOKENS = "https://huggingface.co/settings/tokens"
 
-# Checkpoints are for going on here. The Trainer's training_args.bin is a pickle that holds the token in the clear.
-NOT_PUBLISHED = ("checkpoint-*", "*training_args.bin", "*.part")
+# What is for going on here: checkpoints, and arguments.json with this machine's paths. The Trainer's training_args.bin
+# is a pickle that holds the token in the clear.
+NOT_PUBLISHED = (
+    *("checkpoint-*", "arguments.json", "first_emotion_space.safetensors", "*training_args.bin"),
+    *("*.part", "*.partial"),
+)
 
 
 class PublishingError(RuntimeError):
