@@ -11,7 +11,7 @@ from .config import RunArguments
 from .data import DataArguments
 from .hub import check_publishing, publish
 from .reports import Result
-from .runs import Run, open_run
+from .runs import Run, open_run, write_json
 
 
 class Publishing(Protocol):
@@ -55,6 +55,7 @@ class Place:
             PublishingError: the Hub did not take it; all is saved.
         """
         if PartialState().is_main_process:
+            write_json(self.folder / "training_arguments.json", arguments)  # those that differ from their defaults
             given = {"kind": kind, "name": self.name, "base_model": base_model, "data": data}
             write_card(self.folder, CardContent(**given, arguments=arguments, results=results))
             if self.is_pushed:

@@ -170,7 +170,8 @@ def save(run: Run, model: JointModel, base: StableDiffusionPipeline, arguments: 
     if lora.is_dir():
         clip = PeftConfig.from_pretrained(lora).base_model_name_or_path
         understanding = take_chain(model.understanding, clip, lora)
-    write_adapter(run.folder / ADAPTER_NAME, model.fusion, arguments.base, understanding)
+    name = Path(arguments.base).name if Path(arguments.base).is_dir() else arguments.base  # no path of this machine
+    write_adapter(run.folder / ADAPTER_NAME, model.fusion, name, understanding)
     layers = {
         f"{name}_lora_layers": convert_state_dict_to_diffusers(get_peft_model_state_dict(getattr(model, name)))
         for name in ("unet", "text_encoder")
