@@ -287,7 +287,9 @@ def test_crops_of_any_picture_have_the_models_shape(size):
 
 def test_crops_cover_the_asked_share_at_the_published_ratios(monkeypatch):
     boxes = []
-    monkeypatch.setattr("training.data.transforms.crop", lambda picture, box, *_: boxes.append(box) or picture.open())
+    monkeypatch.setattr(
+        "training.data.transforms.crop", lambda picture, full, box, *_: boxes.append(box) or picture.open()
+    )
     picture, source = OpenedPicture("picture", Image.new("RGB", (96, 64))), random.Random(1)
     for _ in range(200):
         TrainingTransform(WIDE, scale=(0.3, 0.6))(picture, source)
@@ -324,8 +326,8 @@ def test_a_jpeg_is_decoded_no_finer_than_its_crop_needs_and_looks_the_same(tmp_p
     picture = FilePicture(str(tmp_path / "a.jpg"))
     assert picture.size == (800, 600) and picture.open(300).size == (400, 300) and picture.open(301).size == (800, 600)
     box = (100.0, 60.0, 740.0, 540.0)
-    coarse = crop(picture, box, (96, 64), Image.BICUBIC)  # decoded at a quarter
-    fine = crop(OpenedPicture("a", picture.open()), box, (96, 64), Image.BICUBIC)
+    coarse = crop(picture, (800, 600), box, (96, 64), Image.BICUBIC)  # decoded at a quarter
+    fine = crop(OpenedPicture("a", picture.open()), (800, 600), box, (96, 64), Image.BICUBIC)
     difference = np.abs(np.asarray(coarse, float) - np.asarray(fine, float))
     assert 0 < difference.mean() < 1 and difference.max() < 12
 
@@ -340,8 +342,8 @@ def test_a_turned_photograph_is_cropped_upright(tmp_path, orientation):
     whole = picture.open()
     assert picture.size == whole.size == ((320, 200) if orientation in (1, 3) else (200, 320))
     box = (20.0, 30.0, 180.0, 190.0)
-    expected = crop(OpenedPicture("turned", whole), box, (40, 40), Image.BICUBIC)
-    found = crop(picture, box, (40, 40), Image.BICUBIC)
+    expected = crop(OpenedPicture("turned", whole), whole.size, box, (40, 40), Image.BICUBIC)
+    found = crop(picture, whole.size, box, (40, 40), Image.BICUBIC)
     assert np.abs(np.asarray(found, float) - np.asarray(expected, float)).mean() < 2
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from uniemo_pipelines.images_uniemo import open_image
+from uniemo_pipelines.images_uniemo import as_rgb, image_size, open_image
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 
@@ -154,3 +154,25 @@ def test_decompression_bomb_is_refused(tmp_path):
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b""))
     with pytest.raises(ValueError, match="bomb.png: the picture has more than .* pixels"):
         open_image(path)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tiff"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_size_is_known_without_decoding_and_is_that_of_the_upright_image(tmp_path, suffix, orientation):
+    exif = Image.Exif()
+    exif[274] = orientation
+    path = save(Image.new("RGB", (20, 10), RED), tmp_path / f"turned{suffix}", exif=exif)
+    assert image_size(path) == open_image(path).size == ((10, 20) if orientation >= 5 else (20, 10))
+
+
+def test_no_size_of_what_is_no_picture(tmp_path):
+    (tmp_path / "a.jpg").write_text("no picture")
+    with pytest.raises(ValueError, match=r"a\.jpg: expected a picture"):
+        image_size(tmp_path / "a.jpg")
+
+
+def test_an_image_that_needs_nothing_is_not_copied_and_one_that_is_turned_stays_as_it_was():
+    plain = Image.new("RGB", (20, 10), RED)
+    assert as_rgb(plain) is plain
+    plain.getexif()[274] = 6
+    assert as_rgb(plain).size == (10, 20) and plain.size == (20, 10)

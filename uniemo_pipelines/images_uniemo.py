@@ -48,8 +48,9 @@ def image_size(file: str | os.PathLike[str] | BinaryIO) -> tuple[int, int]:
         ValueError: as `open_image`, as far as the header shows.
     """
     with _header(file) as image:
-        lying = image.getexif().get(ExifTags.Base.Orientation) in _LYING
-        return image.size[::-1] if lying else image.size
+        if image.format == "TIFF":  # Pillow turns these by itself, and says so before it does
+            return image.size
+        return image.size[::-1] if _orientation(image) in _LYING else image.size
 
 
 @contextmanager
@@ -78,15 +79,20 @@ def _header(file: str | os.PathLike[str] | BinaryIO) -> Iterator[Image.Image]:
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """What `open_image` does with an image that is open already."""
-    image = ImageOps.exif_transpose(image)
+    """What `open_image` does with an image that is open already; the image itself where there is nothing to do."""
+    if _orientation(image) != 1:
+        image = ImageOps.exif_transpose(image)
     if image.mode in _DEEP_MODES:
         return _deep_to_rgb(image)
     if image.has_transparency_data:
         pixels = image.convert("RGBA")
         white = Image.new("RGBA", pixels.size, "white")
         return Image.alpha_composite(white, pixels).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _orientation(image: Image.Image) -> int:
+    return image.getexif().get(ExifTags.Base.Orientation, 1)
 
 
 def _deep_to_rgb(image: Image.Image) -> Image.Image:

@@ -57,7 +57,8 @@ class TrainingTransform:
             torch.default_generator.manual_seed(source.getrandbits(63))  # `torch.manual_seed` would reach the GPUs too
             # kornia draws the crop and Pillow cuts it: kornia's slice mode does not antialias, and the box is known
             # before decoding, so that a JPEG comes no finer than needed.
-            image = crop(picture, self._draw_box(picture.size), self._size, self.processor.resample)
+            full = picture.size
+            image = crop(picture, full, self._draw_box(full), self._size, self.processor.resample)
             pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].contiguous().float().div_(255)
             pixels = hflip(pixels) if source.random() < 0.5 else pixels
             pixels = self._jiggle(pixels) if self.color_jitter else pixels
@@ -92,12 +93,12 @@ class TrainingTransform:
         return white.pixel_values[0] - black.pixel_values[0], black.pixel_values[0]
 
 
-def crop(picture: Picture, box: Box, size: tuple[int, int], resample: int) -> Image.Image:
-    """A box (left, top, right, bottom) of a picture, in its pixels, scaled to `size` with antialiasing.
+def crop(picture: Picture, full: tuple[int, int], box: Box, size: tuple[int, int], resample: int) -> Image.Image:
+    """A box (left, top, right, bottom) of a picture, in pixels of its `full` size, scaled to `size` with antialiasing.
 
     A JPEG is decoded at the smallest size at which the box still has the pixels that are asked for.
     """
-    width, height = picture.size
+    width, height = full
     left, top, right, bottom = box
     shrinkage = min((right - left) / size[0], (bottom - top) / size[1])
     image = picture.open(math.ceil(min(width, height) / shrinkage))
