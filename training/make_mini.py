@@ -28,10 +28,14 @@ from .backbones.corpus import Corpus, make_corpus, render_chunk
 from .backbones.diffusion import Cycle, encode_latents, train_diffusion
 from .backbones.reader import Reader, train_reader
 from .backbones.vae import reconstruct, train_vae
-from .config import parse
+from .config import RunArguments, SelectingRunArguments, parse
+from .data import DataArguments
+from .fine_tuning import FineTuningArguments
 from .miniemoset.attributes import bayes_accuracy
 from .miniemoset.dataset import write_dataset
 from .miniemoset.streams import Stream
+from .train_joint import JointArguments
+from .train_understanding import UnderstandingArguments
 
 CONFIG = "training/configs/miniemoset.yaml"
 RUNS = Path("runs/mini")
@@ -153,17 +157,18 @@ def make_stable_diffusion(corpus: Corpus, reader: Reader, vae: AutoencoderKL) ->
 def make_uniemo() -> None:
     """Stage 1 and its rival, then stage 2, by the scripts that any data set is trained with."""
     steps = (
-        (train_understanding, train_understanding.UnderstandingArguments, "understanding"),
-        (train_baseline, train_understanding.FineTuningArguments, "baseline"),
-        (train_joint, train_joint.JointArguments, "joint"),
+        (train_understanding, (DataArguments, UnderstandingArguments, SelectingRunArguments), "understanding"),
+        (train_baseline, (DataArguments, FineTuningArguments, SelectingRunArguments), "baseline"),
+        (train_joint, (DataArguments, JointArguments, RunArguments), "joint"),
     )
     for script, arguments, section in steps:
-        component(
-            section,
-            lambda folder, script=script, arguments=arguments, section=section: script.main(
-                parse(arguments, section, ["--config", CONFIG, "--output", str(folder)])
-            ),
-        )
+
+        def make(folder: Path, script: Any = script, arguments: Any = arguments, section: str = section) -> None:
+            script.main(*parse(arguments, section, ["--config", CONFIG, "--output_dir", str(folder)]))
+            for checkpoint in folder.glob("checkpoint-*"):
+                shutil.rmtree(checkpoint)
+
+        component(section, make)
 
 
 def make_judges(vae: AutoencoderKL) -> None:

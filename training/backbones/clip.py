@@ -12,7 +12,8 @@ import torch
 from torch import nn
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTextConfig, CLIPVisionConfig
 
-from ..data import normalise
+from uniemo_pipelines.attributes import normalise
+
 from ..miniemoset.attributes import Attributes
 from ..miniemoset.captions import SENTENCES
 from ..miniemoset.objects import OBJECTS

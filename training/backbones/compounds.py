@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from uniemo_pipelines.attributes import normalise
 from uniemo_pipelines.prompting_uniemo import SLOT_TOKEN, PseudoTokens
 
-from ..data import normalise
 from ..miniemoset.attributes import BRIGHTNESSES, PALETTES
 from ..miniemoset.objects import OBJECTS
 from ..miniemoset.scenes import SCENES

@@ -16,9 +16,9 @@ from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline
 from torch import nn
 from torch.nn import functional as F
 
+from uniemo_pipelines.attributes import normalise
 from uniemo_pipelines.prompting_uniemo import SLOT_TOKEN, PseudoTokens
 
-from ..data import normalise
 from ..miniemoset.attributes import BRIGHTNESSES, PALETTES, Attributes, sample_attributes
 from ..miniemoset.captions import full_caption
 from ..miniemoset.objects import OBJECTS

@@ -5,7 +5,8 @@ import json
 from tokenizers import pre_tokenizers, trainers
 from transformers import CLIPTokenizer
 
-from ..data import normalise
+from uniemo_pipelines.attributes import normalise
+
 from ..miniemoset.attributes import BRIGHTNESSES, EMOTIONS, PALETTES
 from ..miniemoset.captions import SENTENCES
 from ..miniemoset.objects import OBJECTS

@@ -5,7 +5,8 @@ One of EmoSet's own scene names, "amusement park", holds an emotion's name; it i
 
 import numpy as np
 
-from ..data import normalise
+from uniemo_pipelines.attributes import normalise
+
 from .attributes import Attributes
 
 SENTENCES = (
