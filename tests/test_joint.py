@@ -7,6 +7,7 @@ import torch
 from accelerate import Accelerator
 from diffusers import StableDiffusionPipeline
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 from torch.utils.data import default_collate
 from training_world import SIZE, records, stage1, stage2, write_world
@@ -379,15 +380,12 @@ def test_after_stage_one_by_lora_the_adapter_carries_the_chain(world, tmp_path):
 
 
 def test_validation_images_are_drawn_every_so_many_steps(world, tmp_path):
-    pytest.importorskip("tensorboard")
     changes = {"validation_steps": 5, "report_to": ["tensorboard"], "num_train_epochs": 3}
     train_joint.main(*stage2(world, world / "understanding", tmp_path, **changes))
     sheets = sorted(path.name for path in (tmp_path / "validation").iterdir())
     assert sheets == ["step-10.jpg", "step-5.jpg"]
     with Image.open(tmp_path / "validation" / "step-5.jpg") as sheet:
         assert sheet.size == (8 * SIZE, 2 * SIZE)
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
     (events,) = {path.parent for path in tmp_path.rglob("events.out.tfevents*")}
     accumulator = EventAccumulator(str(events)).Reload()
     assert [image.step for image in accumulator.Images("validation")] == [5, 10]

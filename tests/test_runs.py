@@ -145,6 +145,16 @@ def test_two_processes_have_the_losses_of_one_with_twice_the_batch(world, tmp_pa
             assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-4)
 
 
+def test_accumulated_gradients_are_those_of_the_whole_batch(world, tmp_path):
+    """Of losses that are means over pictures; a contrast sees the candidates of one small batch."""
+    changes = {"classifier_dropout": 0.0, "scene_loss_weight": 0.0, "object_loss_weight": 0.0, "num_train_epochs": 4}
+    run("stage1", world, tmp_path / "whole", **changes, per_device_train_batch_size=8)
+    changes |= {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
+    run("stage1", world, tmp_path / "parts", **changes)
+    for name in ("loss", "emotion", "grad_norm"):
+        assert records(tmp_path / "parts", name) == pytest.approx(records(tmp_path / "whole", name), rel=1e-4)
+
+
 # ----------------------------------------------------------------------------------------------------- what goes wrong
 
 

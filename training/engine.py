@@ -8,6 +8,7 @@
   was killed goes on as if nothing had been, and the split over processes does not matter.
 """
 
+import copy
 import itertools
 import math
 import shutil
@@ -18,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate.utils import tqdm
+from accelerate.utils import broadcast_object_list, tqdm
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -116,9 +117,22 @@ class StageTrainer(Trainer):
             eval_dataset=eval_dataset,
             compute_metrics=accuracy,
         )
+        self.model_accepts_loss_kwargs = False  # losses are means; the Trainer divides them where it accumulates
+        self._whole = model
+        if self.is_fsdp_enabled:
+            self._whole = copy.deepcopy(model)
+            _widen_scalars(model)
         if self.pop_callback(ProgressCallback):
             self.add_callback(Progress)
         self._limit_checkpoints(self._expected_checkpoint_size())
+
+    def whole_model(self) -> nn.Module:
+        """The model with the weights that it has now, on every process, also where FSDP keeps them in pieces."""
+        if self.is_fsdp_enabled:
+            [state] = broadcast_object_list([self.accelerator.get_state_dict(self.model_wrapped)])
+            shapes = {name: value.shape for name, value in self._whole.state_dict().items()}
+            self._whole.load_state_dict({name: state[name].reshape(shape) for name, shape in shapes.items()})
+        return self._whole
 
     # -- what is trained, and on what
 
@@ -295,6 +309,15 @@ class Progress(TrainerCallback):
     def on_train_end(self, args: RunArguments, state: Any, control: Any, **kwargs: Any) -> None:
         if self.bar is not None:
             self.bar.close()
+
+
+def _widen_scalars(model: nn.Module) -> None:
+    """Give parameters without a dimension one, for FSDP takes no others."""
+    for name, parameter in list(model.named_parameters()):
+        if parameter.ndim == 0:
+            owner, _, own = name.rpartition(".")
+            widened = nn.Parameter(parameter.detach().reshape(1), parameter.requires_grad)
+            setattr(model.get_submodule(owner), own, widened)
 
 
 def accuracy(prediction: EvalPrediction) -> dict[str, float]:

@@ -44,11 +44,11 @@ def fine_tune(
     data: DataArguments,
     training: SelectingRunArguments,
     run: Run,
-) -> tuple[list[Result], list[Record]]:
-    """Train from the run's last checkpoint, and leave in `model` the epoch that is best on the validation split.
+) -> tuple[nn.Module, list[Result], list[Record]]:
+    """Train from the run's last checkpoint.
 
     Returns:
-        The results, and the trainer's records.
+        The model as it was in the epoch that is best on the validation split, the results, and the trainer's records.
     """
     vocabulary = open_vocabulary(data)
     augmented = PictureSample(TrainingTransform(processor, (data.smallest_crop, 1.0), data.color_jitter), vocabulary)
@@ -67,7 +67,7 @@ def fine_tune(
     results = [measure(trainer, data.validation_split, trainer.eval_dataset)]
     if data.test_split is not None:
         results.append(measure(trainer, data.test_split, open_split(data, data.test_split, seen)))
-    return results, trainer.state.log_history
+    return trainer.whole_model(), results, trainer.state.log_history
 
 
 def measure(trainer: StageTrainer, split: str, pictures: EmotionDataset | EmotionStream) -> Result:

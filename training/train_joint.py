@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import set_seed
+from accelerate.utils import DistributedType, set_seed
 from diffusers import StableDiffusionPipeline
 from diffusers.utils import convert_state_dict_to_diffusers
 from peft import PeftConfig, get_peft_model_state_dict
@@ -182,7 +182,15 @@ def save(run: Run, model: JointModel, base: StableDiffusionPipeline, arguments: 
 
 
 def train(run: Run, data: DataArguments, arguments: JointArguments, training: RunArguments) -> None:
-    """Train from the run's last checkpoint, fit the emotion space of the trained model, and write the results."""
+    """Train from the run's last checkpoint, fit the emotion space of the trained model, and write the results.
+
+    Raises:
+        ValueError: FSDP, data without scenes or objects, or parts that do not fit each other.
+    """
+    precision = "fp16" if training.fp16 else "bf16" if training.bf16 else "no"
+    accelerator = Accelerator(mixed_precision=precision, cpu=training.use_cpu)  # as the Trainer's own will be
+    if accelerator.distributed_type == DistributedType.FSDP:
+        raise ValueError("Stage 2 trains a small part of frozen models, which FSDP would only cut up: use DDP.")
     set_seed(training.seed)
     base = load_base(arguments, training)
     processor = CLIPImageProcessorPil.from_pretrained(arguments.understanding)
@@ -192,6 +200,7 @@ def train(run: Run, data: DataArguments, arguments: JointArguments, training: Ru
     pictures = open_split(data, data.train_split, seen, training.seed)
     fit = partial(
         fit_emotion_space,
+        accelerator,
         understanding=understanding,
         pictures=pictures,
         batch_size=training.per_device_eval_batch_size,
@@ -203,7 +212,7 @@ def train(run: Run, data: DataArguments, arguments: JointArguments, training: Ru
     fusion = build_fusion(
         understanding,
         pictures,
-        first_emotion_space(run, lambda: fit(Accelerator())),
+        first_emotion_space(run, fit),
         base.text_encoder.get_input_embeddings().weight.float(),
         attribute_statistics(data, pictures, arguments.smoothing),
     )
@@ -233,7 +242,7 @@ def train(run: Run, data: DataArguments, arguments: JointArguments, training: Ru
     if arguments.validation_steps:
         trainer.add_callback(validation_images(run, base, seen, data, arguments, trainer))
     trainer.train(resume_from_checkpoint=run.last_checkpoint())
-    fusion.set_emotion_space(**fit(trainer.accelerator))
+    fusion.set_emotion_space(**fit())
     if training.should_save:
         save(run, model, base, arguments)
         run.finish(final_losses(trainer.state.log_history, data.train_split), trainer.state.log_history)

@@ -116,7 +116,7 @@ def train(run: Run, data: DataArguments, arguments: UnderstandingArguments, trai
     set_seed(training.seed)  # decides the fresh weights
     model = build_model(arguments, open_vocabulary(data))
     processor = CLIPImageProcessorPil.from_pretrained(arguments.clip)
-    results, log = fine_tune(model, parameter_groups(arguments), losses_of, processor, data, training, run)
+    model, results, log = fine_tune(model, parameter_groups(arguments), losses_of, processor, data, training, run)
     if training.should_save:
         if arguments.lora_rank:
             model.save_pretrained(run.folder / LORA)
