@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hub_sets import go_offline, write_parquet
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from training_world import records, stage1, stage2, write_world
@@ -256,3 +257,29 @@ def test_class_balanced_sampling_reaches_the_trainer(world, tmp_path):
             train_understanding.main(*stage1(world, tmp_path / str(balanced), **changes))
             share = seen.count(0) / len(seen)
             assert share == pytest.approx(25 / 32, abs=1e-6) if not balanced else share < 0.25
+
+
+# -------------------------------------------------------------------------------------------------------------- streams
+
+
+@pytest.mark.slow
+def test_a_stream_trains_and_goes_on_after_a_kill(world, tmp_path, monkeypatch):
+    """Over its end and on: 24 pictures, 15 steps of 4."""
+    go_offline(tmp_path, monkeypatch)
+    for split in ("train", "val"):
+        write_parquet(tmp_path / "set", split=split)
+    changes = {
+        "data": str(tmp_path / "set"),
+        "vocabulary": str(tmp_path / "info.json"),
+        "streaming": True,
+        "keep_images": False,
+        "max_steps": 15,
+        "per_device_train_batch_size": 4,
+        **dict.fromkeys(("save_strategy", "eval_strategy"), "steps"),
+        **dict.fromkeys(("save_steps", "eval_steps"), 4),
+    }
+    run("stage1", world, tmp_path / "whole", **changes)
+    assert len(records(tmp_path / "whole", "emotion")) == 15 and records(tmp_path / "whole", "eval_pictures")[0] == 24
+    assert drive([sys.executable], "stage1", world, tmp_path / "killed", changes, "--kill-at", "11") == -signal.SIGKILL
+    run("stage1", world, tmp_path / "killed", **changes)
+    assert figures(tmp_path / "killed") == figures(tmp_path / "whole")
