@@ -47,8 +47,9 @@ def plot(counts: Mapping[str, SplitCounts], vocabulary: Vocabulary, train_split:
     for number, (split, count) in enumerate(counts.items()):
         first.bar([place + number * bar for place in range(len(EMOTIONS))], count.emotions.values(), bar, label=split)
     first.set_xticks([place + 0.4 - bar / 2 for place in range(len(EMOTIONS))], EMOTIONS, rotation=60, ha="right")
-    first.set(title="pictures of each emotion", yscale="symlog")
-    first.legend()
+    most = max(max(count.emotions.values()) for count in counts.values())
+    first.set(title="pictures of each emotion", yscale="symlog", ylim=(0, 6 * max(most, 1)))  # room for the legend
+    first.legend(loc="upper center", ncols=2, fontsize=8)
     for axis, (kind, names) in zip(others, attributes.items(), strict=True):
         _most_frequent(axis, names, f"most frequent {kind}, {train_split}")
     return figure
