@@ -7,13 +7,15 @@ from typing import TypeVar
 Name = TypeVar("Name", bound=Hashable)
 
 
-def interleaved(runs: Mapping[Name, Callable[[], object]], repeats: int) -> dict[Name, list[float]]:
-    """Seconds of each of several calls, `repeats` of each, after one turn to warm up."""
+def interleaved(
+    runs: Mapping[Name, Callable[[], object]], repeats: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[Name, list[float]]:
+    """Seconds by `clock` of each of several calls, `repeats` of each, after one turn to warm up."""
     seconds: dict[Name, list[float]] = {name: [] for name in runs}
     for turn in range(repeats + 1):
         for name, run in runs.items():
-            start = time.perf_counter()
+            start = clock()
             run()
             if turn:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(clock() - start)
     return seconds
