@@ -401,6 +401,7 @@ def test_the_results_name_every_loss(joint):
         "condition",
         "triplet",
         "alignment",
+        "norm",
         "condition_norm",
     } == results.keys()
     assert results["diffusion"] == pytest.approx(records(joint, "diffusion")[-1])

@@ -259,7 +259,7 @@ def test_class_balanced_sampling_reaches_the_trainer(world, tmp_path):
             assert share == pytest.approx(25 / 32, abs=1e-6) if not balanced else share < 0.25
 
 
-# -------------------------------------------------------------------------------------------------------------- streams
+# ------------------------------------------------------------------------------------------------------------- streams
 
 
 @pytest.mark.slow

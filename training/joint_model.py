@@ -37,6 +37,10 @@ class ObjectiveArguments:
         default=0.0,
         metadata={"help": "stage 1's contrast, which keeps alpha's retrieval right; not published"},
     )
+    norm_weight: float = field(
+        default=1e-2,
+        metadata={"help": "keeps conditions as long as token embeddings, or scales act on a saturated vector; ours"},
+    )
     min_snr_gamma: float | None = field(
         default=None,
         metadata={
@@ -147,12 +151,14 @@ class JointModel(nn.Module):
         condition_loss = emotional_condition_loss(
             condition, batch["labels"], output.logits, self.understanding.classifier[-1]
         )
+        relative_norm = self.relative_norm(condition)
         losses = {
             "diffusion": self.diffusion_loss(condition, self.latents(batch), batch),
             "understanding": self.understanding_loss(output, batch),
             "condition": condition_loss.cross_entropy,
             "triplet": condition_loss.triplet,
             "alignment": output.scene_loss + output.object_loss,
+            "norm": functional.relu(relative_norm - 1).pow(2).mean(),
         }
         objective = self.objective
         weights = {
@@ -161,9 +167,10 @@ class JointModel(nn.Module):
             "condition": objective.condition_weight,
             "triplet": objective.triplet_weight,
             "alignment": objective.alignment_weight,
+            "norm": objective.norm_weight,
         }
         total = sum(weights[name] * value for name, value in losses.items())
-        return {"loss": total, **losses, "condition_norm": self.relative_norm(condition.detach())}
+        return {"loss": total, **losses, "condition_norm": relative_norm.detach().mean()}
 
     def condition(self, pixel_values: Tensor, labels: Tensor, **named: Tensor) -> tuple[Tensor, UniEmoOutput]:
         """Conditions (B, D) of pictures (B, 3, H, W) with emotions (B,), and what they were made of."""
@@ -188,9 +195,9 @@ class JointModel(nn.Module):
         return batch["latents"] if "latents" in batch else encode(self.vae, batch["latent_pixels"])
 
     def relative_norm(self, condition: Tensor) -> Tensor:
-        """Mean length of conditions (B, D) in lengths of the median token embedding."""
+        """Lengths of conditions (B, D) in that of the median token embedding, (B,)."""
         table = self.text_encoder.get_input_embeddings().weight
-        return condition.norm(dim=1).mean() / table.norm(dim=1).median()
+        return condition.float().norm(dim=1) / table.detach().float().norm(dim=1).median()
 
     def diffusion_loss(self, condition: Tensor, latents: Tensor, batch: Batch) -> Tensor:
         """Mean squared error of the UNet's prediction; the condition (B, D) stands in the prompt's slot."""
