@@ -1,7 +1,7 @@
 """Typed arguments, from flags or from a section of a YAML file; a flag wins over the file."""
 
 import sys
-from argparse import ArgumentParser
+from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -14,12 +14,18 @@ from transformers import HfArgumentParser, TrainingArguments
 T = TypeVar("T")
 
 
+class _Help(RawDescriptionHelpFormatter, ArgumentDefaultsHelpFormatter):
+    """The script's own words as they are, and the defaults."""
+
+
 @dataclass(kw_only=True)
 class RunArguments(TrainingArguments):
     """transformers' own arguments of a run, with this project's defaults.
 
     Distribution is accelerate's: `accelerate launch --config_file ... -m training.train_understanding ...`.
     """
+
+    _argument_group_name = "the run (transformers' TrainingArguments)"
 
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "of the learning rates, over the whole run"})
     warmup_steps: float = field(default=0.05, metadata={"help": "steps of warm-up; below 1 their share of all steps"})
@@ -73,7 +79,12 @@ def parse(arguments: type | tuple[type, ...], section: str, argv: Sequence[str] 
         SystemExit: argparse's message, for a missing or unknown argument or one of the wrong type.
     """
     types = arguments if isinstance(arguments, tuple) else (arguments,)
-    parser = HfArgumentParser(types)
+    parser = HfArgumentParser(
+        types,
+        usage="%(prog)s [--config FILE.yaml] [--argument value ...]",
+        description=sys.modules["__main__"].__doc__,
+        formatter_class=_Help,
+    )
     parser.add_argument("--config", metavar="FILE.yaml", help=f"YAML file with a section {section!r}")
     argv = list(sys.argv[1:] if argv is None else argv)
     only_config = ArgumentParser(add_help=False, allow_abbrev=False)

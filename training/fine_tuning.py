@@ -27,6 +27,8 @@ from .runs import Run
 class FineTuningArguments:
     """Fine-tuning of a CLIP vision tower with an emotion head; the defaults are the published settings."""
 
+    _argument_group_name = "fine-tuning"
+
     clip: str = field(metadata={"help": "stock CLIP to start from: a folder or a Hub name"})
     backbone_learning_rate: float = field(default=8e-6, metadata={"help": "of the vision tower, or of its LoRA"})
     backbone_weight_decay: float = field(default=1e-3, metadata={"help": "of the vision tower, or of its LoRA"})
@@ -34,6 +36,13 @@ class FineTuningArguments:
     head_weight_decay: float = field(default=1e-2, metadata={"help": "of the emotion head and the projections"})
     classifier_hidden: int = field(default=768, metadata={"help": "width of the head; that of the text encoder"})
     classifier_dropout: float = field(default=0.5, metadata={"help": "in the head, while it is trained"})
+    smallest_crop: float = field(default=0.08, metadata={"help": "share of a picture that a crop shows at least"})
+    color_jitter: float = field(
+        default=0.0, metadata={"help": "range of brightness, contrast and saturation; colour carries emotion"}
+    )
+    test_split: str | None = field(
+        default=None, metadata={"help": "split to read once, at the end; none if not given"}
+    )
 
 
 def fine_tune(
@@ -42,6 +51,7 @@ def fine_tune(
     losses_of: Callable[[nn.Module, Batch], Losses],
     processor: CLIPImageProcessorPil,
     data: DataArguments,
+    arguments: FineTuningArguments,
     training: SelectingRunArguments,
     run: Run,
 ) -> tuple[nn.Module, list[Result], list[Record]]:
@@ -51,22 +61,22 @@ def fine_tune(
         The model as it was in the epoch that is best on the validation split, the results, and the trainer's records.
     """
     vocabulary = open_vocabulary(data)
-    augmented = PictureSample(TrainingTransform(processor, (data.smallest_crop, 1.0), data.color_jitter), vocabulary)
+    transform = TrainingTransform(processor, (arguments.smallest_crop, 1.0), arguments.color_jitter)
     seen = PictureSample(EvaluationTransform(processor), vocabulary)
     trainer = StageTrainer(
         model,
         training,
         groups,
         losses_of,
-        open_split(data, data.train_split, augmented, training.seed),
+        open_split(data, data.train_split, PictureSample(transform, vocabulary), training.seed),
         open_split(data, data.validation_split, seen),
         classify,
         data.class_balanced,
     )
     trainer.train(resume_from_checkpoint=run.last_checkpoint())
     results = [measure(trainer, data.validation_split, trainer.eval_dataset)]
-    if data.test_split is not None:
-        results.append(measure(trainer, data.test_split, open_split(data, data.test_split, seen)))
+    if arguments.test_split is not None:
+        results.append(measure(trainer, arguments.test_split, open_split(data, arguments.test_split, seen)))
     return trainer.whole_model(), results, trainer.state.log_history
 
 

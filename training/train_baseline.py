@@ -79,7 +79,9 @@ def train(run: Run, data: DataArguments, arguments: FineTuningArguments, trainin
     set_seed(training.seed)
     model = build_model(arguments)
     processor = CLIPImageProcessorPil.from_pretrained(arguments.clip)
-    model, results, log = fine_tune(model, parameter_groups(arguments), losses_of, processor, data, training, run)
+    model, results, log = fine_tune(
+        model, parameter_groups(arguments), losses_of, processor, data, arguments, training, run
+    )
     if training.should_save:
         model.save_pretrained(run.folder)
         processor.save_pretrained(run.folder)

@@ -59,6 +59,8 @@ from .validation_images import ValidationImages
 class JointArguments(ObjectiveArguments):
     """Stage 2; the defaults are the published settings."""
 
+    _argument_group_name = "stage 2"
+
     base: str = field(metadata={"help": "stock Stable Diffusion: a folder or a Hub name"})
     understanding: str = field(metadata={"help": "folder that stage 1 wrote"})
     resolution: int = field(default=512, metadata={"help": "pixels of the edge of what the VAE encodes"})

@@ -34,6 +34,8 @@ LORA = "lora"
 class UnderstandingArguments(FineTuningArguments):
     """Stage 1; the defaults are the published settings."""
 
+    _argument_group_name = "stage 1"
+
     queries_learning_rate: float = field(default=5e-4, metadata={"help": "queries and interactive blocks"})
     queries_weight_decay: float = field(default=1e-2, metadata={"help": "queries and interactive blocks"})
     num_scene_queries: int = field(default=32, metadata={"help": "scene expert queries"})
@@ -116,7 +118,9 @@ def train(run: Run, data: DataArguments, arguments: UnderstandingArguments, trai
     set_seed(training.seed)  # decides the fresh weights
     model = build_model(arguments, open_vocabulary(data))
     processor = CLIPImageProcessorPil.from_pretrained(arguments.clip)
-    model, results, log = fine_tune(model, parameter_groups(arguments), losses_of, processor, data, training, run)
+    model, results, log = fine_tune(
+        model, parameter_groups(arguments), losses_of, processor, data, arguments, training, run
+    )
     if training.should_save:
         if arguments.lora_rank:
             model.save_pretrained(run.folder / LORA)

@@ -20,14 +20,13 @@ class SourceArguments:
     vocabulary: str | None = field(default=None, metadata={"help": "info.json with a Hub data set's attribute names"})
     train_split: str = field(default="train", metadata={"help": "split to learn from"})
     validation_split: str = field(default="val", metadata={"help": "split that picks the best checkpoint"})
-    test_split: str | None = field(
-        default=None, metadata={"help": "split to read once, at the end of stage 1; none if not given"}
-    )
 
 
 @dataclass(kw_only=True)
 class DataArguments(SourceArguments):
     """How training sees it."""
+
+    _argument_group_name = "the data"
 
     prepared: str | None = field(
         default=None,
@@ -35,7 +34,3 @@ class DataArguments(SourceArguments):
     )
     keep_images: bool = field(default=False, metadata={"help": "keep decoded pictures in memory, in each process"})
     class_balanced: bool = field(default=False, metadata={"help": "draw every emotion equally often"})
-    smallest_crop: float = field(default=0.08, metadata={"help": "share of a picture that a crop shows at least"})
-    color_jitter: float = field(
-        default=0.0, metadata={"help": "range of brightness, contrast and saturation; colour carries emotion"}
-    )
