@@ -326,6 +326,23 @@ class CrossAttention(nn.Module):
         return self.out_proj(update), maps
 
 
+class QuickGELU(nn.Module):
+    """x * sigmoid(1.702 x), CLIP's activation, as a scaled SiLU.
+
+    Equal to transformers' own up to rounding, but one fused function instead of three, and training keeps one tensor
+    less of the MLP's width for each layer.
+    """
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Any shape to the same."""
+        return F.silu(1.702 * features) / 1.702
+
+
+def make_activation(config: CLIPVisionConfig) -> nn.Module:
+    """The tower's activation, which the interactive blocks share."""
+    return QuickGELU() if config.hidden_act == "quick_gelu" else ACT2FN[config.hidden_act]
+
+
 class InteractiveBlock(GradientCheckpointingLayer):
     """Expert queries read the visual tokens: cross-attention and an MLP, pre-norm with residuals."""
 
@@ -337,7 +354,7 @@ class InteractiveBlock(GradientCheckpointingLayer):
         self.attention = CrossAttention(config)
         self.mlp_norm = nn.LayerNorm(width, eps=eps)
         self.fc1 = nn.Linear(width, 4 * width)
-        self.activation = ACT2FN[config.vision_config.hidden_act]
+        self.activation = make_activation(config.vision_config)
         self.fc2 = nn.Linear(4 * width, width)
 
     def forward(
@@ -393,6 +410,8 @@ class UniEmoUnderstandingModel(PreTrainedModel):
         self.vision_model = CLIPVisionModel._from_config(config.vision_config)
         # Not a new layer, which would miss the tower's own initialisation.
         self.vision_model.encoder.layers[-1].__class__ = LastLayer
+        for layer in self.vision_model.encoder.layers:
+            layer.mlp.activation_fn = make_activation(config.vision_config)
         self.scene_queries = nn.Embedding(config.num_scene_queries, width)
         self.object_queries = nn.Embedding(config.num_object_queries, width)
         self.scene_interaction = InteractiveBlock(config)
