@@ -153,7 +153,7 @@ def joint_model(
     understanding: UniEmoUnderstandingModel, fusion: UniEmoFusionModel, base: StableDiffusionPipeline
 ) -> JointModel:
     """Of stage 2, with the released weights of its losses."""
-    return JointModel(understanding, fusion, base, ObjectiveArguments())
+    return JointModel(understanding, fusion, base, ObjectiveArguments(norm_weight=0.0))
 
 
 # ----------------------------------------------------------------------------------------------------------- batches
@@ -191,7 +191,7 @@ def stage2_batch(model: JointModel, base: StableDiffusionPipeline, resolution: i
 
 def our_step(model: nn.Module, loss_of: Callable[[Batch], Tensor]) -> Step:
     """A step of either stage."""
-    optimizer = torch.optim.AdamW(grouped_parameters(model, ALL_ALIKE))
+    optimizer = torch.optim.AdamW(grouped_parameters(model, ALL_ALIKE), fused=True)  # as the Trainer has it
 
     def step(batch: Batch) -> None:
         loss_of(batch).backward()

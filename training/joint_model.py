@@ -98,6 +98,7 @@ class JointModel(nn.Module):
                 f"{self.scheduler.config.prediction_type!r} in its scheduler's configuration."
             )
         self.pseudo_tokens = PseudoTokens(base.tokenizer, base.text_encoder)
+        self.token_norm = base.text_encoder.get_input_embeddings().weight.detach().float().norm(dim=1).median().item()
         self.objective = objective
         self._choose_trained()
 
@@ -196,8 +197,7 @@ class JointModel(nn.Module):
 
     def relative_norm(self, condition: Tensor) -> Tensor:
         """Lengths of conditions (B, D) in that of the median token embedding, (B,)."""
-        table = self.text_encoder.get_input_embeddings().weight
-        return condition.float().norm(dim=1) / table.detach().float().norm(dim=1).median()
+        return condition.float().norm(dim=1) / self.token_norm
 
     def diffusion_loss(self, condition: Tensor, latents: Tensor, batch: Batch) -> Tensor:
         """Mean squared error of the UNet's prediction; the condition (B, D) stands in the prompt's slot."""
