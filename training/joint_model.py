@@ -37,10 +37,11 @@ class ObjectiveArguments:
         default=0.0,
         metadata={"help": "stage 1's contrast, which keeps alpha's retrieval right; not published"},
     )
-    norm_weight: float = field(
-        default=1e-2,
-        metadata={"help": "keeps conditions as long as token embeddings, or scales act on a saturated vector; ours"},
+    norm_limit: float = field(
+        default=8.0,
+        metadata={"help": "lengths of the median token embedding that a condition may have without a penalty; ours"},
     )
+    norm_weight: float = field(default=0.1, metadata={"help": "of that penalty, a squared relative excess; ours"})
     min_snr_gamma: float | None = field(
         default=None,
         metadata={
@@ -159,7 +160,7 @@ class JointModel(nn.Module):
             "condition": condition_loss.cross_entropy,
             "triplet": condition_loss.triplet,
             "alignment": output.scene_loss + output.object_loss,
-            "norm": functional.relu(relative_norm - 1).pow(2).mean(),
+            "norm": functional.relu(relative_norm / self.objective.norm_limit - 1).pow(2).mean(),
         }
         objective = self.objective
         weights = {
