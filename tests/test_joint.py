@@ -6,19 +6,22 @@ import pytest
 import torch
 from accelerate import Accelerator
 from diffusers import StableDiffusionPipeline
+from hub_sets import go_offline, write_parquet
 from PIL import Image
+from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 from torch.utils.data import default_collate
 from training_world import SIZE, records, stage1, stage2, write_world
 from transformers import CLIPImageProcessorPil
 
-from training import train_joint, train_understanding
+from training import prepare, train_joint, train_understanding
 from training.compute_emotion_space import fit_emotion_space
 from training.data import EvaluationTransform, PictureSample, attribute_statistics, open_split
 from training.engine import grouped_parameters
 from training.joint_data import JointSample, LatentPixels, cache_latents
 from training.joint_model import JointModel
+from training.prepare import PrepareArguments
 from uniemo_pipelines import UniEmoPipeline
 from uniemo_pipelines.adapters_uniemo import ADAPTER_NAME, read_adapter
 from uniemo_pipelines.modeling_uniemo import UniEmoUnderstandingModel
@@ -405,3 +408,25 @@ def test_the_results_name_every_loss(joint):
         "condition_norm",
     } == results.keys()
     assert results["diffusion"] == pytest.approx(records(joint, "diffusion")[-1])
+
+
+@pytest.mark.slow
+def test_a_stream_is_trained_on_with_the_statistics_of_a_prepared_folder(world, tmp_path, monkeypatch):
+    go_offline(tmp_path, monkeypatch)
+    write_parquet(tmp_path / "set")
+    source = {"data": str(tmp_path / "set"), "vocabulary": str(tmp_path / "info.json")}
+    prepare.main(PrepareArguments(**source, output=str(tmp_path / "prepared"), num_workers=0))
+    changes = source | {
+        "streaming": True,
+        "keep_images": False,
+        "prepared": str(tmp_path / "prepared"),
+        "max_steps": 9,
+    }
+    train_joint.main(*stage2(world, world / "understanding", tmp_path / "run", **changes, save_strategy="no"))
+    assert len(records(tmp_path / "run", "diffusion")) == 9  # 30 pictures, 4 a step: over the stream's end
+    fusion = read_adapter(tmp_path / "run" / ADAPTER_NAME).fusion
+    scenes = load_file(tmp_path / "prepared" / "statistics.safetensors")["scenes"]
+    assert torch.allclose(fusion.scene_coefficients, scenes)
+    for option, value in (("latents", str(tmp_path / "latents")), ("validation_steps", 5)):
+        with pytest.raises(ValueError, match=f"--{option} needs all pictures"):
+            train_joint.main(*stage2(world, world / "understanding", tmp_path / option, **changes, **{option: value}))

@@ -193,6 +193,9 @@ def train(run: Run, data: DataArguments, arguments: JointArguments, training: Ru
     accelerator = Accelerator(mixed_precision=precision, cpu=training.use_cpu)  # as the Trainer's own will be
     if accelerator.distributed_type == DistributedType.FSDP:
         raise ValueError("Stage 2 trains a small part of frozen models, which FSDP would only cut up: use DDP.")
+    for option in ("latents", "validation_steps"):
+        if data.streaming and getattr(arguments, option):
+            raise ValueError(f"--{option} needs all pictures at hand and cannot go with --streaming; leave one out.")
     set_seed(training.seed)
     base = load_base(arguments, training)
     processor = CLIPImageProcessorPil.from_pretrained(arguments.understanding)
