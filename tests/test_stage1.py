@@ -87,6 +87,14 @@ def test_the_test_split_is_read_only_where_it_is_named(world, tmp_path):
     assert "| accuracy | held_out |" in (tmp_path / "results.md").read_text()
 
 
+def test_validation_reads_every_picture_whatever_the_batch(world, tmp_path):
+    for size in (5, 64):
+        folder = tmp_path / str(size)
+        train_understanding.main(*stage1(world, folder, num_train_epochs=1, per_device_eval_batch_size=size))
+        [found] = json.loads((folder / "results.json").read_text())
+        assert found["pictures"] == 16 and found["value"] == pytest.approx(validation_accuracy(world, folder))
+
+
 def test_the_backbone_is_trained_and_the_vocabulary_stored(world, trained):
     model = UniEmoUnderstandingModel.from_pretrained(trained)
     before = CLIPModel.from_pretrained(world / "clip").vision_model.state_dict()

@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 from transformers import EvalPrediction, ProgressCallback, Trainer, TrainerCallback
+from transformers.trainer_utils import rotate_checkpoints
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from .config import RunArguments
@@ -154,7 +155,9 @@ class StageTrainer(Trainer):
         pictures = eval_dataset or self.eval_dataset
         if isinstance(pictures, EmotionStream):
             return self._stream_loader(pictures, self.args.eval_batch_size)
-        return super().get_eval_dataloader(pictures)
+        # every picture, where the Trainer would leave out the last ones as it does in training
+        loader = DataLoader(pictures, self.args.eval_batch_size, num_workers=self.args.dataloader_num_workers)
+        return self.accelerator.prepare(loader)
 
     def _stream_loader(self, stream: IterableDataset, batch_size: int) -> DataLoader:
         # not prepared by accelerate, which would take a share of this process's share
@@ -210,6 +213,7 @@ class StageTrainer(Trainer):
                 "The last checkpoint is kept; lower the learning rates, or --max_grad_norm."
             )
         folder = Path(self.args.output_dir, f"checkpoint-{self.state.global_step}")
+        kept, self.args.save_total_limit = self.args.save_total_limit, None  # none goes before this one is whole
         try:
             super()._save_checkpoint(model, trial)
         except (OSError, RuntimeError, SafetensorError) as error:  # a full disk, as each of the writers puts it
@@ -218,9 +222,12 @@ class StageTrainer(Trainer):
                 f"{folder} could not be written ({error}). The checkpoints before it are whole; make room and run the "
                 "same command again to go on from the last."
             ) from error
+        finally:
+            self.args.save_total_limit = kept
         self.accelerator.wait_for_everyone()  # every process has written its part
         if self.args.should_save:
             (folder / WHOLE).touch()
+            rotate_checkpoints(self.args.output_dir, kept, self.state.best_model_checkpoint)
             self._limit_checkpoints(sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()))
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
