@@ -6,17 +6,14 @@ python tests/stage_driver.py STAGE WORLD OUTPUT '{"argument": value}' [--kill-at
 import json
 import os
 import signal
-import sys
 from argparse import ArgumentParser
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+from training_world import stage1, stage2
+from transformers import TrainerCallback
 
-from training_world import stage1, stage2  # noqa: E402
-from transformers import TrainerCallback  # noqa: E402
-
-from training import train_joint, train_understanding  # noqa: E402
-from training.engine import StageTrainer  # noqa: E402
+from training import train_joint, train_understanding
+from training.engine import StageTrainer
 
 
 class KillAt(TrainerCallback):

@@ -159,6 +159,15 @@ def test_an_adapter_beside_its_model_keeps_all_but_the_space(tmp_path):
         assert torch.equal(after.fusion.state_dict()[name], before.fusion.state_dict()[name])
 
 
+def test_the_card_of_stage_two_stays(tmp_path):
+    root = write_world(tmp_path)
+    folder = write_folder_adapter(root / "adapter")
+    for name in ("README.md", "results.json", "training_arguments.json"):
+        (folder / name).write_text("stage 2")
+    compute_emotion_space.main(*arguments_of(root, folder))
+    assert {(folder / name).read_text() for name in ("README.md", "training_arguments.json")} == {"stage 2"}
+
+
 @pytest.mark.parametrize("lora", [False, True])
 def test_an_adapter_that_carries_its_chain_is_fitted_by_it_and_keeps_it(tmp_path, lora):
     root, clip = write_world(tmp_path), tiny.save_clip(tmp_path / "clip")

@@ -43,10 +43,44 @@ def test_a_missing_unknown_or_mistyped_argument_is_named(tmp_path, capsys, right
     assert named in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_a_section_that_is_not_there_is_named(tmp_path):
+def test_a_section_that_is_not_there_is_named(tmp_path, capsys):
     (tmp_path / "config.yaml").write_text(CONFIG)
-    with pytest.raises(ValueError, match="expected a section 'yours', found common, mine"):
+    with pytest.raises(SystemExit):
         parse(Arguments, "yours", ["--config", str(tmp_path / "config.yaml")])
+    assert "expected a section 'yours', found common, mine" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("", "found none"), ("- 3", "found none"), ("mine: [", "expected YAML"), (None, "No such")],
+)
+def test_a_file_without_sections_is_one_line(tmp_path, capsys, content, message):
+    if content is not None:
+        (tmp_path / "config.yaml").write_text(content)
+    with pytest.raises(SystemExit):
+        parse(Arguments, "mine", ["--config", str(tmp_path / "config.yaml")])
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "config.yaml" in line and message in line
+
+
+def test_a_key_without_a_value_leaves_the_default(tmp_path):
+    config = CONFIG.replace("seed: 3", "seed: ").replace("a clip,", "a clip, run_name: ,")
+    (tmp_path / "config.yaml").write_text(config)
+    _, _, run = parse(ALL, "mine", ["--config", str(tmp_path / "config.yaml")])
+    assert run.seed == 0 and run.run_name is None
+
+
+def test_arguments_that_are_refused_are_not_offered(capsys):
+    with pytest.raises(SystemExit):
+        parse(ALL, "mine", ["--help"])
+    text = capsys.readouterr().out
+    assert "--warmup_steps" in text and "--weight_decay" not in text and "--resume_from_checkpoint" not in text
+
+
+def test_an_impossible_value_is_an_argument_error(capsys):
+    with pytest.raises(SystemExit):
+        parse(ALL, "mine", "--data d --clip c --templates t --output_dir o --learning_rate 1".split())
+    assert "--learning_rate is not used here" in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def test_what_an_annotation_does_not_name_is_no_label(root, processor):
     dataset = opened(root, EvaluationTransform(processor))
     assert dataset[4]["scene_labels"] == NO_LABEL and dataset[4]["object_labels"].any()
     assert dataset[5]["scene_labels"] != NO_LABEL and not dataset[5]["object_labels"].any()
-    assert dataset[3]["scene_labels"] == NO_LABEL and not dataset[3]["object_labels"].any()  # no annotation file
+    assert dataset[3]["scene_labels"] == NO_LABEL and not dataset[3]["object_labels"].any()  # it has no annotation
 
 
 def test_a_folder_without_attributes_has_samples_without_them(root, processor):
@@ -108,11 +108,17 @@ def test_a_split_that_is_not_there_is_named_with_what_is(root, processor):
             r"a\.png: scene 'moon base' is not in the vocabulary; add it to info\.json",
         ),
         (["awe", "a.png", "half.json"], r"half\.json: expected JSON"),
+        (["awe", "a.png", "gone.json"], r"a\.png: expected its annotation gone\.json, found no such file.*prepare"),
+        (["awe", "a.png", "list.json"], r"list\.json: expected an object, found list"),
+        (["awe", "a.png", "number.json"], r"number\.json: expected names of a scene and of objects, found 3 and"),
+        (["awe", "a.png", 3], r"row 0: expected paths of an image and its annotation, found a\.png, 3"),
     ],
 )
 def test_a_row_that_cannot_be_used_is_named(root, processor, row, message):
     (root / "strange.json").write_text(json.dumps({"scene": "moon base"}))
     (root / "half.json").write_text('{"scene": ')
+    (root / "list.json").write_text("[]")
+    (root / "number.json").write_text('{"scene": 3}')
     (root / "train.json").write_text(json.dumps([row]))
     with pytest.raises(ValueError, match=message):
         opened(root, EvaluationTransform(processor))

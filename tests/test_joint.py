@@ -1,12 +1,14 @@
 """Stage 2 on sixteen pictures and tiny models."""
 
 import json
+import resource
+import shutil
 
 import pytest
 import torch
 from accelerate import Accelerator
 from diffusers import StableDiffusionPipeline
-from hub_sets import go_offline, write_parquet
+from hub_sets import COUNT, columns, go_offline, write_parquet
 from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -17,7 +19,7 @@ from transformers import CLIPImageProcessorPil
 
 from training import prepare, train_joint, train_understanding
 from training.compute_emotion_space import fit_emotion_space
-from training.data import EvaluationTransform, PictureSample, attribute_statistics, open_split
+from training.data import DataArguments, EvaluationTransform, PictureSample, attribute_statistics, open_split
 from training.engine import grouped_parameters
 from training.joint_data import JointSample, LatentPixels, cache_latents
 from training.joint_model import JointModel
@@ -310,6 +312,42 @@ def test_a_cache_goes_on_where_it_was_stopped_and_is_used_again(world, tmp_path)
         cache_latents(vae, dataset, 2 * SIZE, tmp_path / "stopped")
 
 
+def test_other_pictures_of_the_same_names_have_latents_of_their_own(world, tmp_path, monkeypatch):
+    vae = StableDiffusionPipeline.from_pretrained(world / "epsilon", safety_checker=None).vae
+    shutil.copytree(world / "emoset", tmp_path / "emoset")
+    pictures = open_split(DataArguments(data=str(tmp_path / "emoset")), "train", None)
+    first = cache_latents(vae, pictures, SIZE, tmp_path / "latents")
+    Image.new("RGB", (40, 40), (250, 10, 10)).save(pictures.name(2))
+    changed = cache_latents(vae, pictures, SIZE, tmp_path / "latents")
+    assert not torch.equal(first[2], changed[2]) and torch.equal(first[3], changed[3])
+
+
+def test_two_sets_of_the_hub_have_latents_of_their_own(world, tmp_path, monkeypatch):
+    vae = StableDiffusionPipeline.from_pretrained(world / "epsilon", safety_checker=None).vae
+    go_offline(tmp_path, monkeypatch)
+    paths = []
+    for name, start in (("a", 0), ("b", 0), ("c", 100)):
+        pictures = columns(start, start + COUNT)["image"]
+        root = write_parquet(tmp_path / name, lambda found, pictures=pictures: found | {"image": pictures})
+        rows = open_split(DataArguments(data=str(root), vocabulary=str(tmp_path / "info.json")), "train", None)
+        paths.append(cache_latents(vae, rows, SIZE, tmp_path / "latents").path)
+    assert paths[2] not in paths[:2], "their rows have the same numbers"
+
+
+def test_a_disk_without_room_for_the_latents_is_found_before_encoding(world, tmp_path):
+    _, dataset = build(world)
+    vae = StableDiffusionPipeline.from_pretrained(world / "epsilon", safety_checker=None).vae
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(OSError, match="expected room for the latents of 16 pictures.*--latents"):
+            cache_latents(vae, dataset, SIZE, tmp_path / "latents")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list((tmp_path / "latents").iterdir())
+    cache_latents(vae, dataset, SIZE, tmp_path / "latents")
+
+
 # ----------------------------------------------------------------------------------------------------------- options
 
 
@@ -430,3 +468,11 @@ def test_a_stream_is_trained_on_with_the_statistics_of_a_prepared_folder(world, 
     for option, value in (("latents", str(tmp_path / "latents")), ("validation_steps", 5)):
         with pytest.raises(ValueError, match=f"--{option} needs all pictures"):
             train_joint.main(*stage2(world, world / "understanding", tmp_path / option, **changes, **{option: value}))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"templates": ["a photo"]}, {"templates": ["<emotion> {scenes}"]}, {"template_share": 40.0}]
+)
+def test_prompts_without_the_condition_are_refused(world, changes):
+    with pytest.raises(ValueError, match=f"Expected --{next(iter(changes))}"):
+        stage2(world, world / "understanding", "unused", **changes)

@@ -58,6 +58,7 @@ def spoil(root: Path) -> None:
     rows = json.loads((root / "train.json").read_text())
     rows[10][0] = "joy"
     (root / "train.json").write_text(json.dumps(rows))
+    (root / "annotation/anger/train_00012.json").unlink()
     strange = {"scene": "moon base", "object": ["Kite", "Ghost ship"]}
     (root / "annotation/excitement/train_00011.json").write_text(json.dumps(strange))
 
@@ -91,9 +92,11 @@ def test_what_is_wrong_is_listed_and_left_out_of_training(root, workers):
     assert "damaged or cut short" in broken["image/fear/train_00006.png"]
     assert "expected a picture" in broken["image/sadness/train_00007.png"]
     unknown = {(line["kind"], line["name"]): line["pictures"] for line in read_lines(output / "unknown.jsonl")}
-    assert unknown == {("emotion", "joy"): 1, ("scene", "moon base"): 1, ("object", "Ghost ship"): 1}
+    gone = ("annotation", "annotation/anger/train_00012.json")
+    assert unknown == {("emotion", "joy"): 1, ("scene", "moon base"): 1, ("object", "Ghost ship"): 1, gone: 1}
     report = (output / "report.md").read_text()
     assert "train: unknown emotion 'joy' at 1 pictures" in report and "pictures are left out" in report
+    assert "train: 1 annotations are missing, for example annotation/anger/train_00012.json" in report
     arguments = DataArguments(data=str(root), prepared=str(output))
     rows = read_rows(arguments, "train")
     assert [Path(row.picture.name).stem[-2:] for row in rows] == [
@@ -168,7 +171,15 @@ def test_after_mending_only_what_was_broken_is_looked_at(root, monkeypatch):
     output = prepare(root)
     assert sorted(opened) == [f"image/{n}.png" for n in ("awe/train_00001", "fear/train_00006", "sadness/train_00007")]
     assert len(read_lines(output / "broken.jsonl")) == 2
-    assert [line["name"] for line in read_lines(output / "unknown.jsonl")] == ["joy"]
+    assert [line["name"] for line in read_lines(output / "unknown.jsonl") if line["kind"] == "emotion"] == ["joy"]
+
+
+def test_what_was_prepared_of_other_pictures_is_refused(root):
+    output = prepare(root)
+    rows = json.loads((root / "train.json").read_text())
+    (root / "train.json").write_text(json.dumps(rows + rows[-1:]))
+    with pytest.raises(ValueError, match="expected the pictures of the split 'train' that were prepared from"):
+        read_rows(DataArguments(data=str(root), prepared=str(output)), "train")
 
 
 # --------------------------------------------------------------------------------------------------------- statistics

@@ -40,7 +40,8 @@ def run(stage: str, world: Path, output: Path, **changes) -> None:
 
 def drive(launcher: list[str], stage: str, world: Path, output: Path, changes: dict, *flags: str) -> int:
     command = [*launcher, str(DRIVER), stage, str(world), str(output), json.dumps(changes), *flags]
-    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    places = os.pathsep.join(map(str, (DRIVER.parent, DRIVER.parents[1])))
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads()), "PYTHONPATH": places}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     if done.returncode not in (0, -signal.SIGKILL):
         raise AssertionError(done.stderr[-3000:])
@@ -80,6 +81,17 @@ def test_a_run_killed_anywhere_goes_on_with_the_same_losses(world, tmp_path, sta
     assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
+@pytest.mark.slow
+def test_a_run_with_workers_that_live_on_goes_on_with_the_same_losses(world, tmp_path):
+    changes = LONG["stage1"] | {"dataloader_num_workers": 1, "dataloader_persistent_workers": True}
+    changes |= {"save_total_limit": 1, "keep_images": False}
+    run("stage1", world, tmp_path / "whole", **changes)
+    assert drive([sys.executable], "stage1", world, tmp_path / "killed", changes, "--kill-at", "10") == -signal.SIGKILL
+    assert [path.name for path in (tmp_path / "killed").glob("checkpoint-*")]
+    run("stage1", world, tmp_path / "killed", **changes)
+    assert figures(tmp_path / "killed") == figures(tmp_path / "whole")
+
+
 @pytest.mark.parametrize("stage", ["stage1", "stage2"])
 def test_a_run_stopped_after_its_last_step_is_finished_by_the_same_command(world, tmp_path, monkeypatch, stage):
     run(stage, world, tmp_path / "whole")
@@ -102,6 +114,45 @@ def test_a_finished_run_is_left_as_it_is(world, monkeypatch, tmp_path):
         (world / "understanding" / path.name).read_bytes() == path.read_bytes()
         for path in (tmp_path / "again").glob("*.safetensors")
     )
+
+
+def test_a_moved_run_keeps_its_best_epoch(world, tmp_path, monkeypatch):
+    changes = {"num_train_epochs": 3, "backbone_learning_rate": 1e-3}
+    accuracies = iter((0.5, 0.25, 0.125) * 9)  # the first epoch is the best
+    monkeypatch.setattr("training.engine.accuracy", lambda found: {"accuracy": next(accuracies), "pictures": 16})
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="full"):
+        patch.setattr(Run, "finish", lambda *args: (_ for _ in ()).throw(OSError("full")))
+        run("stage1", world, tmp_path / "before", **changes)
+    (tmp_path / "before").rename(tmp_path / "after")
+    run("stage1", world, tmp_path / "after", **changes)
+    best = load_file(tmp_path / "after" / "checkpoint-2" / "model.safetensors")
+    kept = load_file(tmp_path / "after" / "model.safetensors")
+    assert all(torch.equal(kept[name], value) for name, value in best.items())
+
+
+def test_a_folder_of_something_else_is_left_alone_and_a_typo_locks_nothing(world, tmp_path):
+    with pytest.raises(ValueError, match="files of something else"):
+        train_understanding.main(*stage1(world, world / "clip"))
+    with pytest.raises(FileNotFoundError):
+        train_understanding.main(*stage1(world, tmp_path / "run", validation_split="vall"))
+    train_understanding.main(*stage1(world, tmp_path / "run"))
+
+
+def test_a_run_without_a_record_is_finished(world, tmp_path):
+    train_understanding.main(*stage1(world, tmp_path, logging_steps=100))
+    assert (tmp_path / "results.json").is_file()
+
+
+def test_weights_that_are_not_finite_are_never_a_result(world, tmp_path):
+    changes = {
+        "max_steps": 1,
+        "load_best_model_at_end": False,
+        **dict.fromkeys(("save_strategy", "eval_strategy"), "no"),
+    }
+    rates = dict.fromkeys(("backbone_learning_rate", "queries_learning_rate", "head_learning_rate"), 1e38)
+    with pytest.raises(FloatingPointError, match="finite weights"):
+        train_understanding.main(*stage1(world, tmp_path, **changes, **rates, warmup_steps=0))
+    assert not (tmp_path / "model.safetensors").exists()
 
 
 def test_changed_arguments_are_named(world, tmp_path):
@@ -144,6 +195,43 @@ def test_two_processes_have_the_losses_of_one_with_twice_the_batch(world, tmp_pa
             assert a[name] == pytest.approx(b[name], abs=1e-5), (name, a["step"])
         if "grad_norm" in a:
             assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_two_processes_validate_each_picture_of_a_stream_once(world, tmp_path, monkeypatch):
+    root = write_parquet(tmp_path / "set", files=2)
+    shutil.copyfile(next((root / "data").glob("train-00000*")), root / "data" / "validation-00000-of-00001.parquet")
+    for name, value in (("HF_DATASETS_CACHE", tmp_path / "cache"), ("HF_HUB_OFFLINE", 1)):
+        monkeypatch.setenv(name, str(value))
+    changes = {
+        "data": str(root),
+        "vocabulary": str(tmp_path / "info.json"),
+        "validation_split": "validation",
+        "streaming": True,
+        "keep_images": False,
+        "per_device_eval_batch_size": 4,  # of 15 pictures: an odd number of batches, the last of them short
+        "max_steps": 2,
+        "ddp_backend": "gloo",
+        **dict.fromkeys(("save_strategy", "eval_strategy"), "steps"),
+        **dict.fromkeys(("save_steps", "eval_steps"), 2),
+    }
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    assert drive(launcher, "stage1", world, tmp_path / "run", changes) == 0
+    [result] = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert result["pictures"] == 15
+
+
+def test_an_emotion_without_a_picture_is_refused(world, tmp_path):
+    shutil.copytree(world / "emoset", tmp_path / "emoset")
+    path = tmp_path / "emoset" / "train.json"
+    path.write_text(json.dumps([row for row in json.loads(path.read_text()) if row[0] not in ("awe", "fear")]))
+    with pytest.raises(ValueError, match="every emotion to train on, found none of awe, fear"):
+        train_understanding.main(*stage1(world, tmp_path / "run", data=str(tmp_path / "emoset")))
+
+
+def test_a_batch_larger_than_the_data_is_refused(world, tmp_path):
+    with pytest.raises(ValueError, match="as many pictures as a step takes, 32; found 16"):
+        train_understanding.main(*stage1(world, tmp_path, per_device_train_batch_size=32))
 
 
 def test_accumulated_gradients_are_those_of_the_whole_batch(world, tmp_path):

@@ -89,14 +89,14 @@ def write_emoset(root: Path) -> Path:
         for number in range(2 * len(EMOTIONS)):
             emotion = EMOTIONS[number % len(EMOTIONS)]
             image = f"image/{emotion}/{split}_{number:05d}.png"
-            annotation = f"annotation/{emotion}/{split}_{number:05d}.json"
+            annotation = f"annotation/{emotion}/{split}_{number:05d}.json" if number != 3 else None
             _draw(root / image, number)
             content = {"image_id": f"{number:05d}", "emotion": emotion, "brightness": 0.5}
             if number % 4:
                 content["scene"] = SCENES[number % 3]
             if number % 5:
                 content["object"] = [OBJECTS[number % 4], OBJECTS[(number + 1) % 4]]
-            if number != 3:
+            if annotation is not None:
                 _write(root / annotation, content)
             rows.append([emotion, image, annotation] if number % 2 else [emotion, str(number), image, annotation])
         _write(root / f"{split}.json", rows)

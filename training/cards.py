@@ -19,6 +19,7 @@ from uniemo_pipelines import EMOTIONS
 
 from . import card_texts
 from .card_texts import PAPER, CardText
+from .files import write_whole
 from .reports import CURVES, Result, results_table
 
 Kind = Literal["understanding", "baseline", "joint", "emotion_space"]
@@ -72,14 +73,9 @@ def write_card(folder: str | os.PathLike[str], content: CardContent) -> Path:
     Returns:
         The file; one that was there is replaced when the new one is whole.
     """
-    folder = Path(folder)
-    partial = folder / f".{CARD}.{os.getpid()}.part"
-    try:
-        make_card(folder, content).save(partial)
-        partial.replace(folder / CARD)
-    finally:
-        partial.unlink(missing_ok=True)
-    return folder / CARD
+    path = Path(folder, CARD)
+    write_whole(path, str(make_card(path.parent, content)))
+    return path
 
 
 def make_card(folder: Path, content: CardContent) -> ModelCard:

@@ -23,6 +23,7 @@ from .evaluate import EvaluationArguments, JudgedArguments, generate, real_readi
 from .judging import judge_images
 from .metrics import kernel_distance
 from .miniemoset.attributes import EMOTIONS
+from .scripts import errors_in_one_line
 
 FIGURES = {
     "emotion_accuracy": "Emo-A",
@@ -111,4 +112,5 @@ def main(arguments: SamplingArguments) -> None:
 
 
 if __name__ == "__main__":
-    main(parse(SamplingArguments, "choose_sampling"))
+    with errors_in_one_line():
+        main(parse(SamplingArguments, "choose_sampling"))

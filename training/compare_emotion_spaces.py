@@ -28,6 +28,7 @@ from .judging import judge_images, select, total_variation_by_part
 from .metrics import resampled_interval, wilson_interval
 from .miniemoset.attributes import EMOTIONS
 from .sampling import digest_of, kept_pictures
+from .scripts import errors_in_one_line
 
 FORMS = {
     "gaussian": "gaussian: each number by itself, as released",
@@ -145,4 +146,5 @@ def main(arguments: ComparisonArguments) -> None:
 
 
 if __name__ == "__main__":
-    main(parse(ComparisonArguments, "compare_emotion_spaces"))
+    with errors_in_one_line():
+        main(parse(ComparisonArguments, "compare_emotion_spaces"))

@@ -27,6 +27,8 @@ from .config import parse
 from .data import DataArguments, EvaluationTransform, PictureSample, open_split
 from .emotion_space import EmotionSpaceFit
 from .publishing import Place
+from .runs import RESULTS
+from .scripts import errors_in_one_line
 
 
 @dataclass(kw_only=True)
@@ -116,7 +118,10 @@ def training_pictures(data: DataArguments, adapter: UniEmoAdapter) -> Dataset:
 
 
 def main(data: DataArguments, arguments: EmotionSpaceArguments) -> None:
-    """Refit the emotion space of an adapter by its own understanding model, in the file or beside it."""
+    """Refit the emotion space of an adapter by its own understanding model, in the file or beside it.
+
+    A folder that stage 2 has written keeps its card, which says how the rest was trained.
+    """
     accelerator = Accelerator()
     place = Place(Path(arguments.adapter), arguments)
     path = Path(arguments.adapter, ADAPTER_NAME)
@@ -134,9 +139,13 @@ def main(data: DataArguments, arguments: EmotionSpaceArguments) -> None:
     adapter.fusion.set_emotion_space(**space)
     if accelerator.is_main_process:
         write_adapter(path, adapter.fusion, adapter.base_model, adapter.chain or adapter.understanding)
-    changed = changed_arguments(data) | changed_arguments(arguments)
-    place.fill("emotion_space", adapter.base_model, data.data, changed)
+    if Path(arguments.adapter, RESULTS).is_file():
+        place.push()
+    else:
+        changed = changed_arguments(data) | changed_arguments(arguments)
+        place.fill("emotion_space", adapter.base_model, data.data, changed)
 
 
 if __name__ == "__main__":
-    main(*parse((DataArguments, EmotionSpaceArguments), "emotion_space"))
+    with errors_in_one_line():
+        main(*parse((DataArguments, EmotionSpaceArguments), "emotion_space"))

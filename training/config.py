@@ -1,7 +1,7 @@
 """Typed arguments, from flags or from a section of a YAML file; a flag wins over the file."""
 
 import sys
-from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, RawDescriptionHelpFormatter
+from argparse import SUPPRESS, ArgumentDefaultsHelpFormatter, ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -52,6 +52,8 @@ class RunArguments(TrainingArguments):
 UNUSED = {
     "learning_rate": "parameters have rates by group, such as --queries_learning_rate; see --help",
     "weight_decay": "parameters have decays by group; see --help",
+    "label_smoothing_factor": "the losses are the paper's",
+    "data_seed": "--seed decides the order as well",
     "hub_strategy": "results are pushed once, at the end",
     "hub_always_push": "results are pushed once, at the end",
     "hub_revision": "results are pushed to the main branch",
@@ -76,7 +78,7 @@ def parse(arguments: type | tuple[type, ...], section: str, argv: Sequence[str] 
         The dataclass filled, or all of them in their order.
 
     Raises:
-        SystemExit: argparse's message, for a missing or unknown argument or one of the wrong type.
+        SystemExit: argparse's message, for a missing, unknown or impossible argument, or a file without the section.
     """
     types = arguments if isinstance(arguments, tuple) else (arguments,)
     parser = HfArgumentParser(
@@ -85,16 +87,22 @@ def parse(arguments: type | tuple[type, ...], section: str, argv: Sequence[str] 
         description=sys.modules["__main__"].__doc__,
         formatter_class=_Help,
     )
+    for action in parser._actions:
+        if action.dest in UNUSED:
+            action.help = SUPPRESS
     parser.add_argument("--config", metavar="FILE.yaml", help=f"YAML file with a section {section!r}")
     argv = list(sys.argv[1:] if argv is None else argv)
     only_config = ArgumentParser(add_help=False, allow_abbrev=False)
     only_config.add_argument("--config")
     config = only_config.parse_known_args(argv)[0].config
     known = {known.name for one in types for known in fields(one)}
-    flags = flags_of(config, section, known) if config else []
-    *filled, _, unknown = parser.parse_args_into_dataclasses(
-        flags + argv, return_remaining_strings=True, look_for_args_file=False
-    )
+    try:
+        flags = flags_of(config, section, known) if config else []
+        *filled, _, unknown = parser.parse_args_into_dataclasses(
+            flags + argv, return_remaining_strings=True, look_for_args_file=False
+        )
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
     if unknown:
         parser.error(f"unknown arguments: {' '.join(unknown)}")
     return tuple(filled) if isinstance(arguments, tuple) else filled[0]
@@ -103,16 +111,23 @@ def parse(arguments: type | tuple[type, ...], section: str, argv: Sequence[str] 
 def flags_of(path: str | Path, section: str, known: set[str]) -> list[str]:
     """A YAML file's sections as the flags that they stand for, so that both go through the same checks.
 
+    A key without a value leaves the argument's default.
+
     Raises:
-        ValueError: the file has no such section.
+        ValueError: the file has no such section, or is no YAML.
     """
-    content: dict[str, Any] = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    if section not in content:
-        raise ValueError(f"{path}: expected a section {section!r}, found {', '.join(content)}.")
-    common = {key: value for key, value in content.get("common", {}).items() if key in known}
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: expected YAML; {' '.join(str(error).split())}.") from None
+    sections = content if isinstance(content, dict) else {}
+    if not isinstance(sections.get(section), dict):
+        raise ValueError(f"{path}: expected a section {section!r}, found {', '.join(map(str, sections)) or 'none'}.")
+    common = {key: value for key, value in (sections.get("common") or {}).items() if key in known}
     flags = []
-    for key, value in {**common, **content[section]}.items():
-        flags += [f"--{key}", *map(str, value if isinstance(value, list) else [value])]
+    for key, value in {**common, **sections[section]}.items():
+        if value is not None:
+            flags += [f"--{key}", *map(str, value if isinstance(value, list) else [value])]
     return flags
 
 

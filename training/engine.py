@@ -28,6 +28,8 @@ from transformers import EvalPrediction, ProgressCallback, Trainer, TrainerCallb
 from transformers.trainer_utils import rotate_checkpoints
 from transformers.utils import SAFE_WEIGHTS_NAME
 
+from uniemo_pipelines.fusion_uniemo import EMOTIONS
+
 from .config import RunArguments
 from .data import EmotionDataset, EmotionStream, EpochSampler
 from .distributed import mean_over_processes
@@ -35,6 +37,9 @@ from .runs import WHOLE
 
 Batch = dict[str, Tensor]
 Losses = Mapping[str, Tensor]
+
+MOST_NAMED = 8
+"""Pictures of a batch, or weights, that a message names."""
 
 
 @dataclass(frozen=True)
@@ -88,9 +93,12 @@ class StageTrainer(Trainer):
         groups: learning rates and weight decays.
         losses_of: (model, batch) to the losses by part; "loss" is the one that is minimised.
         train_dataset: items have their `index`.
-        eval_dataset: where validation selects; `classify` is then given. Of a stream every process reads the whole.
+        eval_dataset: where validation selects; `classify` is then given.
         classify: (model, batch) to logits (B, 8).
         balanced: draw every emotion equally often.
+
+    Raises:
+        ValueError: an emotion without a picture, a batch larger than the data, or no room for the checkpoints.
 
     Raises (from `train`):
         FloatingPointError: a loss or a trained weight is not finite.
@@ -108,6 +116,7 @@ class StageTrainer(Trainer):
         classify: Callable[[nn.Module, Batch], Tensor] | None = None,
         balanced: bool = False,
     ) -> None:
+        _check_pictures(args, train_dataset)
         self.groups, self.losses_of, self.classify, self.balanced = groups, losses_of, classify, balanced
         self._parts: dict[str, Tensor] = {}
         self._batches = 0
@@ -148,20 +157,23 @@ class StageTrainer(Trainer):
 
     def get_train_dataloader(self) -> DataLoader:
         if isinstance(self.train_dataset, EmotionStream):
-            return self._stream_loader(Endless(self.train_dataset), self.args.train_batch_size)
-        return super().get_train_dataloader()
+            # not prepared by accelerate, which would take a share of this process's share
+            stream = Endless(self.train_dataset)
+            return DataLoader(stream, self.args.train_batch_size, num_workers=self.args.dataloader_num_workers)
+        loader = super().get_train_dataloader()
+        # or the workers' seed is drawn from what dropout draws from: once where they persist, and so not on resume
+        loader.base_dataloader.generator = torch.Generator()
+        return loader
 
     def get_eval_dataloader(self, eval_dataset: EmotionDataset | EmotionStream | None = None) -> DataLoader:
-        pictures = eval_dataset or self.eval_dataset
-        if isinstance(pictures, EmotionStream):
-            return self._stream_loader(pictures, self.args.eval_batch_size)
-        # every picture, where the Trainer would leave out the last ones as it does in training
-        loader = DataLoader(pictures, self.args.eval_batch_size, num_workers=self.args.dataloader_num_workers)
+        # every picture once, where the Trainer would leave out the last ones as it does in training; accelerate shares
+        # them out, of a stream too
+        loader = DataLoader(
+            eval_dataset or self.eval_dataset,
+            self.args.eval_batch_size,
+            num_workers=self.args.dataloader_num_workers,
+        )
         return self.accelerator.prepare(loader)
-
-    def _stream_loader(self, stream: IterableDataset, batch_size: int) -> DataLoader:
-        # not prepared by accelerate, which would take a share of this process's share
-        return DataLoader(stream, batch_size, num_workers=self.args.dataloader_num_workers)
 
     # -- losses
 
@@ -181,9 +193,11 @@ class StageTrainer(Trainer):
             return
         found = ", ".join(f"{name} {value.item():.4g}" for name, value in losses.items())
         names = list(map(self.train_dataset.name, pictures.tolist()))
+        more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
         raise FloatingPointError(
             f"Step {self.state.global_step + 1}: expected finite losses, found {found} for the pictures "
-            f"{', '.join(names)}. The last checkpoint is kept; look at the pictures, or lower the learning rates."
+            f"{', '.join(names[:MOST_NAMED])}{more}. The last checkpoint is kept; look at the pictures, or lower the "
+            "learning rates."
         )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -205,13 +219,29 @@ class StageTrainer(Trainer):
 
     # -- checkpoints
 
-    def _save_checkpoint(self, model: nn.Module, trial: None) -> None:
+    def train(self, *args: Any, **options: Any) -> Any:
+        output = super().train(*args, **options)
+        self._check_weights(self.model)  # also where no checkpoint was asked for
+        return output
+
+    def _init_training_state(self, *args: Any) -> tuple[int, int]:
+        found = super()._init_training_state(*args)
+        if self.state.best_global_step:  # its path was another one if the run was moved
+            best = Path(self.args.output_dir, f"checkpoint-{self.state.best_global_step}")
+            self.state.best_model_checkpoint = str(best)
+        return found
+
+    def _check_weights(self, model: nn.Module) -> None:
         broken = [name for name, value in trained_parameters(model).items() if not value.isfinite().all()]
         if broken:
             raise FloatingPointError(
-                f"Step {self.state.global_step}: expected finite weights, found others in {', '.join(broken[:5])}. "
-                "The last checkpoint is kept; lower the learning rates, or --max_grad_norm."
+                f"Step {self.state.global_step}: expected finite weights, found others in "
+                f"{', '.join(broken[:MOST_NAMED])}. The last checkpoint is kept; lower the learning rates, or "
+                "--max_grad_norm."
             )
+
+    def _save_checkpoint(self, model: nn.Module, trial: None) -> None:
+        self._check_weights(model)
         folder = Path(self.args.output_dir, f"checkpoint-{self.state.global_step}")
         kept, self.args.save_total_limit = self.args.save_total_limit, None  # none goes before this one is whole
         try:
@@ -219,8 +249,8 @@ class StageTrainer(Trainer):
         except (OSError, RuntimeError, SafetensorError) as error:  # a full disk, as each of the writers puts it
             shutil.rmtree(folder, ignore_errors=True)
             raise OSError(
-                f"{folder} could not be written ({error}). The checkpoints before it are whole; make room and run the "
-                "same command again to go on from the last."
+                f"{folder} could not be written ({error}). The checkpoints before it are whole; make room if the disk "
+                "is full, and run the same command again to go on from the last."
             ) from error
         finally:
             self.args.save_total_limit = kept
@@ -287,14 +317,24 @@ class Endless(IterableDataset):
     def __iter__(self) -> Iterator[Batch]:
         for epoch in itertools.count():
             self.stream.set_epoch(epoch)
-            yield from self.stream
+            empty = True
+            for sample in self.stream:
+                empty = False
+                yield sample
+            if empty:
+                raise ValueError(
+                    "Expected pictures for each process and worker of the stream, found one without; its files are "
+                    "shared out whole: lower --dataloader_num_workers."
+                )
 
 
 class Progress(TrainerCallback):
-    """A bar with rate, time left and the losses by part; validation figures stay on lines of their own."""
+    """A bar with rate, time left and the losses by part, and one below it while a split is read; validation figures
+    stay on lines of their own."""
 
     def __init__(self) -> None:
         self.bar: tqdm | None = None
+        self.reading: tqdm | None = None
 
     def on_train_begin(self, args: RunArguments, state: Any, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero:
@@ -313,9 +353,38 @@ class Progress(TrainerCallback):
         elif "eval_accuracy" in logs:
             self.bar.write(f"epoch {logs['epoch']:g}: validation accuracy {logs['eval_accuracy']:.4f}")
 
+    def on_prediction_step(
+        self, args: RunArguments, state: Any, control: Any, eval_dataloader: DataLoader, **kwargs: Any
+    ) -> None:
+        if not state.is_world_process_zero:
+            return
+        if self.reading is None:
+            stream = isinstance(eval_dataloader.dataset, IterableDataset)
+            total = None if stream else len(eval_dataloader)
+            self.reading = tqdm(total=total, desc="reading", unit="batch", leave=False, dynamic_ncols=True)
+        self.reading.update()
+
+    def on_evaluate(self, args: RunArguments, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.reading is not None:
+            self.reading.close()
+            self.reading = None
+
     def on_train_end(self, args: RunArguments, state: Any, control: Any, **kwargs: Any) -> None:
         if self.bar is not None:
             self.bar.close()
+
+
+def _check_pictures(args: RunArguments, pictures: EmotionDataset | EmotionStream) -> None:
+    if isinstance(pictures, EmotionStream):
+        return
+    found, step = set(pictures.labels), args.train_batch_size * args.world_size
+    if lacking := [name for label, name in enumerate(EMOTIONS) if label not in found]:
+        raise ValueError(f"Expected pictures of every emotion to train on, found none of {', '.join(lacking)}.")
+    if args.dataloader_drop_last and len(pictures) < step:
+        raise ValueError(
+            f"Expected at least as many pictures as a step takes, {step}; found {len(pictures)}. Lower "
+            "--per_device_train_batch_size."
+        )
 
 
 def _widen_scalars(model: nn.Module) -> None:

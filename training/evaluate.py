@@ -32,6 +32,7 @@ from .miniemoset.attributes import EMOTIONS, bayes_accuracy, sample_attributes
 from .miniemoset.captions import full_caption
 from .miniemoset.streams import Stream
 from .sampling import digest_of, kept_pictures, sample_pictures
+from .scripts import errors_in_one_line
 from .train_baseline import PlainClassifier
 
 LEAST_SHARE, MOST_EXCESS = 0.8, 0.10
@@ -228,4 +229,5 @@ def main(arguments: EvaluationArguments) -> None:
 
 
 if __name__ == "__main__":
-    main(parse(EvaluationArguments, "evaluate"))
+    with errors_in_one_line():
+        main(parse(EvaluationArguments, "evaluate"))

@@ -112,7 +112,7 @@ def cache_latents(
 ) -> LatentCache:
     """The latents of every picture, encoded now where the folder does not have them; goes on where it was stopped.
 
-    The file's name has a digest of the pictures' names, the VAE's weights and the resolution, so that a folder may
+    The file's name has a digest of the pictures' stamps, the VAE's weights and the resolution, so that a folder may
     serve several data sets and bases. Each process encodes its share.
 
     Args:
@@ -121,6 +121,9 @@ def cache_latents(
         resolution: pixels of the centre crop's edge.
         folder: where the file is kept.
         batch_size: pictures encoded at once.
+
+    Raises:
+        OSError: no room for all of them, said before the first is encoded.
     """
     state, pixels = PartialState(), LatentPixels.of(vae, resolution)
     path = folder / f"latents-{_digest(vae, pictures, resolution)}.npy"
@@ -129,8 +132,8 @@ def cache_latents(
         shape = (len(pictures), *pixels.latent_shape)
         if state.is_main_process and not marks.exists():
             folder.mkdir(parents=True, exist_ok=True)
-            np.lib.format.open_memmap(partial, mode="w+", dtype=np.float16, shape=shape)
-            np.lib.format.open_memmap(marks, mode="w+", dtype=bool, shape=shape[:1])
+            _reserve(partial, shape)
+            np.save(marks, np.zeros(shape[:1], bool))
         state.wait_for_everyone()
         latents, done = (np.load(file, mmap_mode="r+") for file in (partial, marks))
         mine = [index for index in range(state.process_index, len(pictures), state.num_processes) if not done[index]]
@@ -148,10 +151,27 @@ def cache_latents(
     return LatentCache(path)
 
 
+def _reserve(path: Path, shape: tuple[int, ...]) -> None:
+    """Write zeros, for a disk found full later, through a memory map, would kill the process without a word."""
+    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float16)), "fortran_order": False, "shape": shape}
+    row = np.zeros(shape[1:], np.float16).tobytes()
+    try:
+        with path.open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            for _ in range(shape[0]):
+                file.write(row)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise OSError(
+            f"{path.parent}: expected room for the latents of {shape[0]} pictures, {shape[0] * len(row) / 1e9:.3g} GB "
+            f"({error}); make room, or give another folder as --latents."
+        ) from error
+
+
 def _digest(vae: AutoencoderKL, pictures: EmotionDataset, resolution: int) -> str:
     digest = sha256(f"{resolution}".encode())
     for index in range(len(pictures)):
-        digest.update(pictures.name(index).encode())
+        digest.update(pictures.stamp(index).encode())
     for name, value in sorted(vae.state_dict().items()):
         digest.update(name.encode() + value.detach().cpu().half().numpy().tobytes())
     return digest.hexdigest()[:12]

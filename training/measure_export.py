@@ -29,6 +29,7 @@ from .evaluate import JudgedArguments, real_readings
 from .judging import judge_images
 from .miniemoset.attributes import EMOTIONS
 from .sampling import digest_of, kept_pictures, sample_pictures
+from .scripts import errors_in_one_line
 
 ROWS = {
     "live": "live adapter",
@@ -117,4 +118,5 @@ def main(arguments: ExportArguments) -> None:
 
 
 if __name__ == "__main__":
-    main(parse(ExportArguments, "measure_export"))
+    with errors_in_one_line():
+        main(parse(ExportArguments, "measure_export"))

@@ -31,6 +31,7 @@ from .judging import bayes_posteriors
 from .metrics import mean_interval
 from .miniemoset.attributes import EMOTIONS
 from .sampling import digest_of, kept_pictures, sample_pictures
+from .scripts import errors_in_one_line
 
 SATURATED = 0.02  # a scale has reached the top where no larger one adds more than this probability
 
@@ -218,4 +219,5 @@ def main(arguments: StrengthArguments) -> None:
 
 
 if __name__ == "__main__":
-    main(parse(StrengthArguments, "measure_strength"))
+    with errors_in_one_line():
+        main(parse(StrengthArguments, "measure_strength"))

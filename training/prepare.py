@@ -6,7 +6,8 @@ Every picture is decoded. A run that was stopped goes on where it was, and one o
 only at what is new or was broken. The folder that training takes as `--prepared` then has
 
     broken.jsonl            a line for each picture that is missing or damaged, and why; training leaves them out
-    unknown.jsonl           a line for each emotion, scene or object that is not in the vocabulary, and how often
+    unknown.jsonl           a line for each emotion, scene or object that is not in the vocabulary, and how often, and
+                            for each annotation that is missing
     statistics.safetensors  P(emotion | scene) (S, 8) and P(emotion | object) (O, 8), and what they were made of
     summary.json            vocabulary, counts and arguments
     counts.png, report.md   for people
@@ -26,16 +27,17 @@ from uniemo_pipelines.modeling_uniemo import UniEmoUnderstandingModel
 
 from .data.arguments import DataArguments, SourceArguments
 from .data.opening import find_layout, open_split
-from .data.prepared import BROKEN, STATISTICS, SUMMARY
+from .data.prepared import BROKEN, STATISTICS, SUMMARY, digest_of_names
 from .data.rows import Vocabulary
 from .data.statistics import AttributeSums
 from .data.transforms import EvaluationTransform, PictureSample
+from .files import save_whole, write_whole
 from .preparing.checking import Checked, check_split
 from .preparing.classifying import sum_probabilities
 from .preparing.counting import SplitCounts, collect_vocabulary, count_split
-from .preparing.files import save_whole, write_whole
 from .preparing.report import plot, report
 from .sampling import digest_of
+from .scripts import errors_in_one_line
 
 
 @dataclass(kw_only=True)
@@ -127,6 +129,7 @@ def write_summary(
         "arguments": asdict(arguments),
         "vocabulary": asdict(vocabulary),
         "splits": {split: count.summary(vocabulary) for split, count in counts.items()},
+        "names": {split: digest_of_names(found.name for found in all_found) for split, all_found in checked.items()},
     }
     write_whole(output / SUMMARY, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
@@ -153,4 +156,5 @@ def write_statistics(output: Path, sums: AttributeSums, smoothing: float) -> Non
 
 
 if __name__ == "__main__":
-    main(HfArgumentParser(PrepareArguments).parse_args_into_dataclasses()[0])
+    with errors_in_one_line():
+        main(HfArgumentParser(PrepareArguments).parse_args_into_dataclasses()[0])

@@ -58,8 +58,16 @@ class Place:
             write_json(self.folder / "training_arguments.json", arguments)  # those that differ from their defaults
             given = {"kind": kind, "name": self.name, "base_model": base_model, "data": data}
             write_card(self.folder, CardContent(**given, arguments=arguments, results=results))
-            if self.is_pushed:
-                print(publish(self.folder, self.name, token=self.token))
+        self.push()
+
+    def push(self) -> None:
+        """Push the folder as it is, if it is to be pushed.
+
+        Raises:
+            PublishingError: the Hub did not take it; all is saved.
+        """
+        if self.is_pushed and PartialState().is_main_process:
+            print(publish(self.folder, self.name, token=self.token))
         PartialState().wait_for_everyone()
 
 

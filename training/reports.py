@@ -35,9 +35,9 @@ def draw_curves(log: Sequence[Record], path: Path) -> None:
     """Every figure over the steps, faint, with its running mean; validation in a panel of its own."""
     training = [record for record in log if "loss" in record]
     validation = [record for record in log if "eval_accuracy" in record]
-    names = [name for name in training[0] if name not in UNLIKE_LOSSES]
+    names = [name for name in training[0] if name not in UNLIKE_LOSSES] if training else []
     count = len(names) + bool(validation)
-    rows = math.ceil(count / 3)
+    rows = max(1, math.ceil(count / 3))
     figure = Figure(figsize=(9, 2.4 * rows), layout="constrained")
     panels = list(figure.subplots(rows, 3, squeeze=False).flat)
     for name, panel in zip(names, panels, strict=False):

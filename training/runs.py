@@ -7,7 +7,6 @@ training_log.json   every record of losses and validation; curves.png shows them
 """
 
 import json
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,17 +16,20 @@ from typing import Any
 from transformers.trainer_utils import sort_checkpoints
 
 from .config import RunArguments
+from .files import write_whole
 from .reports import CURVES, Record, Result, draw_curves, results_table
 
 ARGUMENTS, RESULTS, LOG, WHOLE = "arguments.json", "results.json", "training_log.json", "whole"
+FIRST_SPACE = "first_emotion_space.safetensors"
 
 # The arguments of transformers' own that decide a run's numbers; all of ours do, but for those that say how to read.
 DECISIVE = (
-    "seed data_seed full_determinism num_train_epochs max_steps per_device_train_batch_size "
+    "seed full_determinism num_train_epochs max_steps per_device_train_batch_size "
     "gradient_accumulation_steps lr_scheduler_type lr_scheduler_kwargs warmup_steps max_grad_norm optim optim_args "
-    "adam_beta1 adam_beta2 adam_epsilon bf16 fp16 dataloader_drop_last eval_strategy eval_steps metric_for_best_model"
+    "adam_beta1 adam_beta2 adam_epsilon bf16 fp16 dataloader_drop_last eval_strategy eval_steps metric_for_best_model "
+    "load_best_model_at_end neftune_noise_alpha"
 ).split()
-READING = ("keep_images", "prepared", "latents", "validation_steps")
+READING = ("keep_images", "latents", "validation_steps")
 
 
 @dataclass(frozen=True)
@@ -76,11 +78,18 @@ def open_run(training: RunArguments, *others: Any) -> Run:
     folder = Path(training.output_dir)
     decisive = decisive_arguments(training, *others)
     path = folder / ARGUMENTS
-    if path.is_file():
+    if begun := any(folder.glob("checkpoint-*")) or (folder / RESULTS).is_file():
+        if not path.is_file():
+            raise ValueError(
+                f"{folder} holds a run of something else, without {ARGUMENTS}; give another --output_dir."
+            )
         _compare(json.loads(path.read_text(encoding="utf-8"))["decisive"], decisive, folder)
     if training.should_save:
-        if not path.is_file():
+        if not begun:
+            if folder.is_dir() and any(folder.iterdir()) and not path.is_file():
+                raise ValueError(f"{folder} holds files of something else; give another --output_dir.")
             folder.mkdir(parents=True, exist_ok=True)
+            (folder / FIRST_SPACE).unlink(missing_ok=True)  # of a run with other arguments, perhaps
             content = {"decisive": decisive, "training": training.to_dict()}
             write_json(path, content)
         for checkpoint in sort_checkpoints(str(folder)):
@@ -112,6 +121,4 @@ def _compare(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) ->
 
 def write_json(path: Path, content: Any) -> None:
     """Whole or not at all."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    write_whole(path, json.dumps(content, indent=1) + "\n")

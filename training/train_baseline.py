@@ -20,6 +20,7 @@ from .engine import Batch, Losses, ParameterGroup
 from .fine_tuning import FineTuningArguments, fine_tune
 from .publishing import carry_out
 from .runs import Run
+from .scripts import errors_in_one_line
 
 
 class PlainClassifierConfig(CLIPVisionConfig):
@@ -95,4 +96,5 @@ def main(data: DataArguments, arguments: FineTuningArguments, training: Selectin
 
 
 if __name__ == "__main__":
-    main(*parse((DataArguments, FineTuningArguments, SelectingRunArguments), "baseline"))
+    with errors_in_one_line():
+        main(*parse((DataArguments, FineTuningArguments, SelectingRunArguments), "baseline"))

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from string import Formatter
 
 import torch
 from accelerate import Accelerator, PartialState
@@ -24,7 +25,7 @@ from accelerate.utils import DistributedType, set_seed
 from diffusers import StableDiffusionPipeline
 from diffusers.utils import convert_state_dict_to_diffusers
 from peft import PeftConfig, get_peft_model_state_dict
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers import CLIPImageProcessorPil
 
@@ -32,6 +33,7 @@ from uniemo_pipelines.adapters_uniemo import ADAPTER_NAME, write_adapter
 from uniemo_pipelines.chain_uniemo import UnderstandingChain, take_chain
 from uniemo_pipelines.fusion_uniemo import UniEmoFusionModel
 from uniemo_pipelines.modeling_uniemo import UniEmoUnderstandingModel
+from uniemo_pipelines.prompting_uniemo import SLOT_TOKEN
 
 from .compute_emotion_space import fit_emotion_space
 from .config import RunArguments, parse
@@ -46,11 +48,13 @@ from .data import (
 )
 from .distributed import gather_rows
 from .engine import Batch, Losses, ParameterGroup, StageTrainer
+from .files import save_whole
 from .joint_data import JointSample, LatentPixels, cache_latents
 from .joint_model import JointModel, ObjectiveArguments
 from .publishing import carry_out
 from .reports import UNLIKE_LOSSES, Record, Result
-from .runs import Run
+from .runs import FIRST_SPACE, Run
+from .scripts import errors_in_one_line
 from .train_understanding import LORA
 from .validation_images import ValidationImages
 
@@ -89,6 +93,17 @@ class JointArguments(ObjectiveArguments):
     smoothing: float = field(default=1.0, metadata={"help": "of P(emotion | attribute), in counts"})
     validation_steps: int = field(default=0, metadata={"help": "draw validation images every so many steps; 0: never"})
     validation_guidance: float = field(default=7.5, metadata={"help": "their guidance scale"})
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.template_share <= 1:
+            raise ValueError(f"Expected --template_share from 0 to 1, found {self.template_share}.")
+        for template in self.templates:
+            fields = {name for _, name, _, _ in Formatter().parse(template) if name is not None}
+            if template.count(SLOT_TOKEN) != 1 or not fields <= {"scene", "object"}:
+                raise ValueError(
+                    f"Expected --templates with {SLOT_TOKEN} once, and no fields but {{scene}} and {{object}}; found "
+                    f"{template!r}."
+                )
 
 
 def build_fusion(
@@ -152,13 +167,11 @@ def load_base(arguments: JointArguments, training: RunArguments) -> StableDiffus
 
 def first_emotion_space(run: Run, fit: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
     """The stage-1 model's emotion space, by which the mappers are initialised; fitted once in a run."""
-    path, state = run.folder / "first_emotion_space.safetensors", PartialState()
+    path, state = run.folder / FIRST_SPACE, PartialState()
     if not path.exists():
         space = fit()
         if state.is_main_process:
-            part = path.with_suffix(".partial")
-            save_file(space, part)
-            part.rename(path)
+            save_whole(path, space)
         state.wait_for_everyone()
     return load_file(path)
 
@@ -183,6 +196,19 @@ def save(run: Run, model: JointModel, base: StableDiffusionPipeline, arguments: 
         base.save_lora_weights(run.folder, **layers)
 
 
+def refuse_what_cannot_go_together(accelerator: Accelerator, data: DataArguments, arguments: JointArguments) -> None:
+    """Before any model is loaded.
+
+    Raises:
+        ValueError: FSDP, or a stream with what needs all pictures.
+    """
+    if accelerator.distributed_type == DistributedType.FSDP:
+        raise ValueError("Stage 2 trains a small part of frozen models, which FSDP would only cut up: use DDP.")
+    for option in ("latents", "validation_steps"):
+        if data.streaming and getattr(arguments, option):
+            raise ValueError(f"--{option} needs all pictures at hand and cannot go with --streaming; leave one out.")
+
+
 def train(run: Run, data: DataArguments, arguments: JointArguments, training: RunArguments) -> None:
     """Train from the run's last checkpoint, fit the emotion space of the trained model, and write the results.
 
@@ -191,11 +217,7 @@ def train(run: Run, data: DataArguments, arguments: JointArguments, training: Ru
     """
     precision = "fp16" if training.fp16 else "bf16" if training.bf16 else "no"
     accelerator = Accelerator(mixed_precision=precision, cpu=training.use_cpu)  # as the Trainer's own will be
-    if accelerator.distributed_type == DistributedType.FSDP:
-        raise ValueError("Stage 2 trains a small part of frozen models, which FSDP would only cut up: use DDP.")
-    for option in ("latents", "validation_steps"):
-        if data.streaming and getattr(arguments, option):
-            raise ValueError(f"--{option} needs all pictures at hand and cannot go with --streaming; leave one out.")
+    refuse_what_cannot_go_together(accelerator, data, arguments)
     set_seed(training.seed)
     base = load_base(arguments, training)
     processor = CLIPImageProcessorPil.from_pretrained(arguments.understanding)
@@ -281,6 +303,8 @@ def validation_images(
 def final_losses(log: Sequence[Record], split: str, share: float = 0.1) -> list[Result]:
     """Means of the losses over the last records of a run."""
     records = [record for record in log if "loss" in record]
+    if not records:
+        return []
     last = records[-max(1, round(share * len(records))) :]
     names = [name for name in last[-1] if name not in UNLIKE_LOSSES]
     means = {name: sum(record[name] for record in last) / len(last) for name in names}
@@ -294,4 +318,5 @@ def main(data: DataArguments, arguments: JointArguments, training: RunArguments)
 
 
 if __name__ == "__main__":
-    main(*parse((DataArguments, JointArguments, RunArguments), "joint"))
+    with errors_in_one_line():
+        main(*parse((DataArguments, JointArguments, RunArguments), "joint"))

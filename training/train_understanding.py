@@ -25,6 +25,7 @@ from .engine import Batch, Losses, ParameterGroup
 from .fine_tuning import FineTuningArguments, fine_tune
 from .publishing import carry_out
 from .runs import Run
+from .scripts import errors_in_one_line
 from .vocabulary import encode_vocabulary
 
 LORA = "lora"
@@ -137,4 +138,5 @@ def main(data: DataArguments, arguments: UnderstandingArguments, training: Selec
 
 
 if __name__ == "__main__":
-    main(*parse((DataArguments, UnderstandingArguments, SelectingRunArguments), "understanding"))
+    with errors_in_one_line():
+        main(*parse((DataArguments, UnderstandingArguments, SelectingRunArguments), "understanding"))

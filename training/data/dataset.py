@@ -95,6 +95,10 @@ class EmotionDataset(Dataset):
         """What messages call the picture: a path, or "row 17"."""
         return self.rows[index].picture.name
 
+    def stamp(self, index: int) -> str:
+        """What changes when the picture does."""
+        return self.rows[index].picture.stamp
+
     def __len__(self) -> int:
         return len(self.rows)
 

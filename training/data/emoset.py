@@ -39,32 +39,45 @@ class EmoSetLayout:
         return Vocabulary.read(info) if info.is_file() else Vocabulary()
 
     def entries(self, split: str) -> list[Entry]:
-        """What `<split>.json` lists. A missing annotation means a picture without attributes.
+        """What `<split>.json` lists.
 
         Raises:
             FileNotFoundError: the folder has no such split file.
-            ValueError: a damaged file, or a row of another form.
+            ValueError: a damaged file, or a row or an annotation of another form.
         """
         path = self.root / f"{split}.json"
         if not path.is_file():
             found = ", ".join(sorted(entry.name for entry in self.root.iterdir()))
             raise FileNotFoundError(f"Expected EmoSet's layout with {path}; found in {self.root}: {found}.")
-        return [self._entry(row, f"{path}, row {number}") for number, row in enumerate(_read(path))]
+        rows = _read(path)
+        if not isinstance(rows, list):
+            raise ValueError(f"{path}: expected a list of rows, found {type(rows).__name__}.")
+        return [self._entry(row, f"{path}, row {number}") for number, row in enumerate(rows)]
 
     def _entry(self, row: Any, place: str) -> Entry:
         if not isinstance(row, list) or len(row) not in (3, 4):
             raise ValueError(f"{place}: expected [emotion, (id,) image, annotation], found {row}.")
         emotion, (image, annotation) = row[0], row[-2:]
-        labels = Labels(str(emotion), *self._attributes(annotation))
-        return Entry(Path(image).as_posix(), labels, FilePicture(str(self.root / image)))
+        if not isinstance(image, str) or not isinstance(annotation, str | None):
+            raise ValueError(f"{place}: expected paths of an image and its annotation, found {image}, {annotation}.")
+        return Entry(
+            Path(image).as_posix(), self._labels(str(emotion), annotation), FilePicture(str(self.root / image))
+        )
 
-    def _attributes(self, annotation: str | None) -> tuple[str | None, tuple[str, ...]]:
-        path = self.root / annotation if annotation else None
-        if path is None or not path.is_file():
-            return None, ()
+    def _labels(self, emotion: str, annotation: str | None) -> Labels:
+        if not annotation:
+            return Labels(emotion)
+        path = self.root / annotation
+        if not path.is_file():
+            return Labels(emotion, missing=annotation)
         content = _read(path)
-        things = content.get("object") or []
-        return content.get("scene"), (things,) if isinstance(things, str) else tuple(things)
+        if not isinstance(content, dict):
+            raise ValueError(f"{path}: expected an object, found {type(content).__name__}.")
+        scene, things = content.get("scene"), content.get("object") or []
+        things = [things] if isinstance(things, str) else things
+        if not isinstance(scene, str | None) or not isinstance(things, list) or not all(map(_is_text, things)):
+            raise ValueError(f"{path}: expected names of a scene and of objects, found {scene!r} and {things!r}.")
+        return Labels(emotion, scene, tuple(things))
 
 
 def _read(path: Path) -> Any:
@@ -72,6 +85,10 @@ def _read(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path}: expected JSON, found a damaged or another file ({error}).") from None
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
 
 
 def _is_split(path: Path) -> bool:

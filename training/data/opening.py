@@ -76,7 +76,7 @@ def read_rows(arguments: DataArguments, split: str) -> list[Row]:
 
     Raises:
         FileNotFoundError: another layout, or no such split.
-        ValueError: a row that cannot be used, or no row at all.
+        ValueError: a row that cannot be used, no row at all, or a `prepared` of other pictures.
     """
     return _label(arguments, split, find_layout(arguments).entries(split), open_vocabulary(arguments))
 
@@ -113,6 +113,8 @@ def open_split(
 
 def _label(arguments: DataArguments, split: str, entries: Sequence[Entry], vocabulary: Vocabulary) -> list[Row]:
     labeller, left_out = _labeller(arguments, vocabulary), _left_out(arguments, split)
+    if arguments.prepared is not None:
+        Prepared(Path(arguments.prepared)).check_names(split, (entry.name for entry in entries))
     rows: list[Row] = []
     for entry in entries:
         row = None if entry.name in left_out else labeller.row(len(rows), entry)

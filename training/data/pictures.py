@@ -25,6 +25,11 @@ class Picture(ABC):
 
     name: str
 
+    @property
+    def stamp(self) -> str:
+        """What changes when the picture does, without reading it; what is made of pictures is kept under it."""
+        return self.name
+
     @abstractmethod
     def file(self) -> Path | BinaryIO:
         """Where its bytes are."""
@@ -67,6 +72,14 @@ class FilePicture(Picture):
     @property
     def name(self) -> str:
         return self.path
+
+    @property
+    def stamp(self) -> str:
+        try:
+            found = os.stat(self.path)
+        except OSError as error:
+            raise BrokenPictureError(f"{self.path}: {error.strerror}.") from None
+        return f"{self.path} {found.st_size} {found.st_mtime_ns}"
 
     def file(self) -> Path:
         return Path(self.path)
@@ -121,6 +134,10 @@ class HubPicture(Picture):
     @property
     def name(self) -> str:
         return f"row {self.position}"
+
+    @property
+    def stamp(self) -> str:
+        return f"{self.rows._fingerprint} {self.position}"  # of the data set and all that was done to it
 
     def file(self) -> BinaryIO:
         return _stream(read_content(self.rows[self.position][self.column], self.name), self.name)

@@ -1,6 +1,8 @@
 """What training.prepare leaves for training to read."""
 
+import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +14,11 @@ from torch import Tensor
 from .rows import Vocabulary
 
 SUMMARY, BROKEN, STATISTICS = "summary.json", "broken.jsonl", "statistics.safetensors"
+
+
+def digest_of_names(names: Iterable[str]) -> str:
+    """What two data sets share if their entries have the same names in the same order."""
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,18 @@ class Prepared:
             raise ValueError(f"{self.folder}: expected a split {split!r} that was prepared, found {found}.")
         lines = (self.folder / BROKEN).read_text(encoding="utf-8").splitlines()
         return frozenset(line["name"] for line in map(json.loads, lines) if line["split"] == split)
+
+    def check_names(self, split: str, names: Iterable[str]) -> None:
+        """Make sure that this is what was prepared.
+
+        Raises:
+            ValueError: the split has other pictures, or others now.
+        """
+        if digest_of_names(names) != self.summary["names"][split]:
+            raise ValueError(
+                f"{self.folder}: expected the pictures of the split {split!r} that were prepared from "
+                f"{self.summary['arguments']['data']}, found others; run python -m training.prepare on this data set."
+            )
 
     def statistics(self) -> tuple[Tensor, Tensor]:
         """P(emotion | scene) (S, 8) and P(emotion | object) (O, 8).

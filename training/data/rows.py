@@ -37,11 +37,15 @@ class Vocabulary:
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """What a data set says about a picture, as it spells it. `scene` is None and `objects` empty for nothing."""
+    """What a data set says about a picture, as it spells it.
+
+    `scene` is None and `objects` empty for nothing; `missing` names an annotation that is listed and not there.
+    """
 
     emotion: str
     scene: str | None = None
     objects: tuple[str, ...] = ()
+    missing: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,11 @@ class Row(Targets):
 
 @dataclass(frozen=True, slots=True)
 class UnknownName:
-    """An emotion, scene or object that is not in the vocabulary; `kind` says which, `picture` where it was found."""
+    """A name that leads nowhere, and the picture that it was found at.
+
+    `kind` is "emotion", "scene" or "object" for a name that is not in the vocabulary, or "annotation" for a file that
+    is not there.
+    """
 
     kind: str
     name: str
@@ -101,9 +109,15 @@ def refuse(unknown: UnknownName) -> None:
     if unknown.kind == "emotion":
         known = ", ".join(EMOTIONS)
         raise ValueError(f"{unknown.picture}: unknown emotion {unknown.name!r}; expected one of {known}.")
+    prepare = "run python -m training.prepare and give its folder as --prepared, which leaves such {} out."
+    if unknown.kind == "annotation":
+        raise ValueError(
+            f"{unknown.picture}: expected its annotation {unknown.name}, found no such file; mend the data, or "
+            f"{prepare.format('annotations')}"
+        )
     raise ValueError(
-        f"{unknown.picture}: {unknown.kind} {unknown.name!r} is not in the vocabulary; add it to info.json, or run "
-        "python -m training.prepare and give its folder as --prepared, which leaves such names out."
+        f"{unknown.picture}: {unknown.kind} {unknown.name!r} is not in the vocabulary; add it to info.json, or "
+        f"{prepare.format('names')}"
     )
 
 
@@ -130,6 +144,8 @@ class Labeller:
     def targets(self, labels: Labels, picture: str) -> Targets | None:
         """The numbers of some labels; None for an unknown emotion. `picture` is for the report."""
         emotion = self._look_up("emotion", [labels.emotion], picture)
+        if labels.missing is not None:
+            self.report(UnknownName("annotation", labels.missing, picture))
         scene = self._look_up("scene", [labels.scene] if labels.scene else [], picture)
         objects = self._look_up("object", labels.objects, picture)
         if not emotion:

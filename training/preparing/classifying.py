@@ -13,7 +13,7 @@ from uniemo_pipelines.modeling_uniemo import UniEmoUnderstandingModel
 
 from ..data.rows import NO_LABEL, Vocabulary
 from ..data.statistics import AttributeSums
-from .files import save_whole
+from ..files import save_whole
 
 BATCHES_BETWEEN_SAVES = 50
 

@@ -19,7 +19,7 @@ class SplitCounts:
 
     `pictures` are listed, of those `broken` are missing or damaged, and `usable` are neither that nor of an unknown
     emotion. Of the usable ones, `without_scene` and `without_objects` name none, and `sums` has all other numbers.
-    `unknown` has each unknown name with its number and one of its pictures.
+    `unknown` has each unknown name and missing annotation with its number and one of its pictures.
     """
 
     pictures: int

@@ -30,9 +30,12 @@ def report(counts: Mapping[str, SplitCounts], checked: Mapping[str, Sequence[Che
 def _faults(split: str, count: SplitCounts, checked: Sequence[Checked]) -> list[str]:
     reasons = Counter(found.reason for found in checked if found.reason)
     lines = [f"- {split}: {number} pictures are left out: {reason}" for reason, number in reasons.most_common()]
+    missing = [unknown.name for unknown in count.unknown if unknown.kind == "annotation"]
+    lines += [f"- {split}: {len(missing)} annotations are missing, for example {missing[0]}"] if missing else []
     lines += [
         f"- {split}: unknown {unknown.kind} {unknown.name!r} at {number} pictures, for example {unknown.picture}"
         for unknown, number in count.unknown.items()
+        if unknown.kind != "annotation"
     ]
     lacking = [name for name, number in count.emotions.items() if not number]
     return lines + [f"- {split}: no picture of {', '.join(lacking)}"] * bool(lacking)
