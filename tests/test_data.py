@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import ExifTags, Image
-from torch.utils.data import DataLoader
-from training_world import OBJECTS, SCENES, SIZE, write_emoset
+from torch.utils.data import DataLoader, default_collate
+from training_world import OBJECTS, SCENES, SIZE, write_emoset, write_info
 from transformers import CLIPImageProcessorPil, HfArgumentParser
 
 from training.data import (
@@ -28,6 +28,7 @@ from training.data import (
     open_split,
     open_vocabulary,
     read_rows,
+    with_generated,
 )
 from training.data.folders import split_of
 from training.data.pictures import FilePicture
@@ -376,3 +377,82 @@ def test_an_attribute_never_seen_falls_back_to_the_emotions_share(root, processo
     dataset = opened(root, EvaluationTransform(processor))
     scenes, _ = attribute_statistics(DataArguments(data=str(root)), dataset, smoothing)
     assert torch.allclose(scenes[-1], torch.full((8,), 1 / 8))
+
+
+# ---------------------------------------------------------------------------------- fewer labels, generated pictures
+
+
+def names_of(dataset: EmotionDataset) -> set[str]:
+    return {row.picture.name for row in dataset.rows}
+
+
+def chosen(root: Path, seed: int = 0, **options) -> EmotionDataset:
+    return open_split(DataArguments(data=str(root), **options), "train", None, seed)
+
+
+def test_two_halves_of_a_subset_are_the_subset_and_have_every_emotion(tmp_path):
+    root = write_folders(tmp_path, {f"train/{emotion}": 6 for emotion in EMOTIONS})
+    subset, more = chosen(root, subset=32), chosen(root, subset=40)
+    halves = [chosen(root, subset=32, half=half) for half in (0, 1)]
+    assert names_of(halves[0]) | names_of(halves[1]) == names_of(subset) < names_of(more)
+    assert all(sorted(half.labels) == [label for label in range(8) for _ in range(2)] for half in halves)
+    assert [row.index for row in halves[1].rows] == [*range(16)]
+    assert names_of(chosen(root, seed=1, subset=32)) != names_of(subset)
+    assert len(chosen(root, half=0)) == 24
+
+
+def test_a_subset_that_cannot_be_drawn_is_refused(tmp_path):
+    root = write_folders(tmp_path, {f"train/{emotion}": 2 for emotion in EMOTIONS})
+    with pytest.raises(ValueError, match="multiple of 8, found 12"):
+        chosen(root, subset=12)
+    with pytest.raises(ValueError, match="Expected 3 pictures of amusement for --subset 24, found 2"):
+        chosen(root, subset=24)
+
+
+def write_generated(root: Path, count: int, probabilities: list[float] | None = None) -> Path:
+    """Pictures of fear with soft labels, as the filter leaves them."""
+    write_info(root)
+    content = {"scene": "beach", "probabilities": probabilities or [0.1, 0, 0, 0, 0, 0, 0.9, 0]}
+    (root / "annotation").mkdir()
+    rows = []
+    for number in range(count):
+        Image.new("RGB", (40, 40), (number, 90, 30)).save(root / f"{number}.png")
+        (root / f"annotation/{number}.json").write_text(json.dumps(content))
+        rows.append(["fear", f"{number}.png", f"annotation/{number}.json"])
+    (root / "train.json").write_text(json.dumps(rows))
+    return root
+
+
+def test_generated_pictures_stand_behind_the_real_ones_with_soft_labels(root, tmp_path, processor):
+    generated = write_generated(tmp_path / "kept", 5)
+    sample = PictureSample(EvaluationTransform(processor), open_vocabulary(DataArguments(data=str(root))), soft=True)
+    real = open_split(DataArguments(data=str(root)), "train", sample)
+    mixed = with_generated(real, [str(generated), str(generated)])
+    assert len(mixed) == 26 and [row.generated for row in mixed.rows] == [False] * 16 + [True] * 10
+    assert mixed[3]["labels"].tolist() == [0, 0, 0, 1, 0, 0, 0, 0]
+    torch.testing.assert_close(mixed[20]["labels"], torch.tensor([0.1, 0, 0, 0, 0, 0, 0.9, 0]))
+    assert mixed[20]["index"] == 20 and mixed[20]["scene_labels"] == 0 and len(default_collate([*mixed])) == 5
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.5, 16), (0.2, 4), (0.0, 0), (0.9, 40)])
+def test_an_epoch_has_at_most_a_share_of_generated_pictures(root, tmp_path, share, count):
+    real = open_split(DataArguments(data=str(root)), "train", None)
+    mixed = with_generated(real, [str(write_generated(tmp_path / "kept", 40))])
+    sampler = EpochSampler(mixed, generated_share=share)
+    epochs = []
+    for epoch in (0, 1):
+        sampler.set_epoch(epoch)
+        epochs.append(list(sampler))
+        assert len(sampler) == len(set(epochs[-1])) == 16 + count and set(range(16)) <= set(epochs[-1])
+    assert (set(epochs[0]) != set(epochs[1])) == (0 < count < 40)
+
+
+def test_generated_pictures_of_another_vocabulary_or_with_strange_labels_are_refused(root, tmp_path):
+    real = open_split(DataArguments(data=str(root)), "train", None)
+    strange = write_generated(tmp_path / "strange", 1, [0.5] * 8)
+    with pytest.raises(ValueError, match=r"0\.json: expected 8 probabilities that sum to 1"):
+        with_generated(real, [str(strange)])
+    other = write_generated(tmp_path / "other", 1)
+    (other / "info.json").unlink()
+    with pytest.raises(ValueError, match="other: expected the real pictures' vocabulary"):
+        with_generated(real, [str(other)])

@@ -226,8 +226,8 @@ def stream_of_plain(root: Path) -> EmotionStream:
 
 def test_what_a_stream_cannot_have_is_refused(tmp_path):
     root = write_parquet(tmp_path / "set")
-    for option in ("keep_images", "class_balanced"):
+    for option, value in (("keep_images", True), ("class_balanced", True), ("subset", 8), ("half", 0)):
         with pytest.raises(ValueError, match=f"--{option} needs all rows at hand"):
-            opened(arguments_of(root, streaming=True, **{option: True}))
+            opened(arguments_of(root, streaming=True, **{option: value}))
     with pytest.raises(ValueError, match=r"run python -m training\.prepare first"):
         attribute_statistics(arguments_of(root), stream_of(root))

@@ -1,6 +1,7 @@
 """Stage 1 and its baseline on sixteen pictures and tiny models."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -151,6 +152,30 @@ def test_data_without_attributes_train_the_emotion_alone(world, tmp_path):
     train_understanding.main(*stage1(world, tmp_path / "run", data=str(pictures)))
     log = json.loads((tmp_path / "run" / "training_log.json").read_text())
     assert "emotion" in log[0] and "scene" not in log[0] and "object" not in log[0]
+
+
+def test_a_run_goes_on_from_an_earlier_model_on_generated_pictures_too(world, trained, tmp_path):
+    kept = tmp_path / "kept"
+    shutil.copytree(world / "emoset", kept)
+    for path in (kept / "annotation").rglob("train_*.json"):
+        content = json.loads(path.read_text())
+        path.write_text(json.dumps(content | {"probabilities": [0.125] * 8}))
+    settings = {"start": str(trained), "generated": [str(kept)], "num_train_epochs": 1, "classifier_dropout": 0.0}
+    train_understanding.main(*stage1(world, tmp_path / "run", **settings, smallest_crop=0.6))
+    first = records(tmp_path / "run", "emotion")[0]
+    assert len(records(tmp_path / "run", "loss")) == 4, "sixteen real and as many generated pictures, eight a step"
+    assert 1.0 < first, "half of the labels are uniform, which nothing names better than by 2.08"
+    before, after = (UniEmoUnderstandingModel.from_pretrained(path) for path in (trained, tmp_path / "run"))
+    assert after.config.scenes == before.config.scenes
+    assert not torch.equal(after.classifier[0].weight, before.classifier[0].weight)
+    assert (after.classifier[0].weight - before.classifier[0].weight).abs().max() < 0.01, "it went on, not anew"
+
+
+def test_a_run_cannot_go_on_from_a_model_of_another_vocabulary(world, trained, tmp_path):
+    shutil.copytree(world / "emoset", tmp_path / "emoset")
+    (tmp_path / "emoset" / "info.json").unlink()
+    with pytest.raises(ValueError, match="expected a model with the vocabulary of the data"):
+        train_understanding.main(*stage1(world, tmp_path / "run", data=str(tmp_path / "emoset"), start=str(trained)))
 
 
 def test_the_baseline_trains_by_the_same_recipe_and_loads_again(world, tmp_path):

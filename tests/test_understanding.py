@@ -143,6 +143,10 @@ def test_loss_is_the_weighted_sum_of_what_has_labels(model, batch):
     emotion_only = model(pixel_values=batch["pixel_values"], labels=batch["labels"])
     torch.testing.assert_close(emotion_only.loss, 0.9 * emotion)
     assert emotion_only.scene_loss is None
+
+    soft = torch.rand(len(batch["labels"]), 8).softmax(-1)
+    expected = -(soft * output.logits.log_softmax(-1)).sum(-1).mean()
+    torch.testing.assert_close(model(**{**batch, "labels": soft}).emotion_loss, expected)
     assert model(batch["pixel_values"]).loss is None
 
 

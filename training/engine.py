@@ -96,6 +96,7 @@ class StageTrainer(Trainer):
         eval_dataset: where validation selects; `classify` is then given.
         classify: (model, batch) to logits (B, 8).
         balanced: draw every emotion equally often.
+        generated_share: at most this share of an epoch is generated.
 
     Raises:
         ValueError: an emotion without a picture, a batch larger than the data, or no room for the checkpoints.
@@ -115,9 +116,11 @@ class StageTrainer(Trainer):
         eval_dataset: EmotionDataset | EmotionStream | None = None,
         classify: Callable[[nn.Module, Batch], Tensor] | None = None,
         balanced: bool = False,
+        generated_share: float = 0.5,
     ) -> None:
         _check_pictures(args, train_dataset)
-        self.groups, self.losses_of, self.classify, self.balanced = groups, losses_of, classify, balanced
+        self.groups, self.losses_of, self.classify = groups, losses_of, classify
+        self.balanced, self.generated_share = balanced, generated_share
         self._parts: dict[str, Tensor] = {}
         self._batches = 0
         super().__init__(
@@ -153,7 +156,7 @@ class StageTrainer(Trainer):
         return self.optimizer
 
     def _get_train_sampler(self, train_dataset: EmotionDataset | None = None) -> EpochSampler:
-        return EpochSampler(self.train_dataset, self.args.seed, self.balanced)
+        return EpochSampler(self.train_dataset, self.args.seed, self.balanced, self.generated_share)
 
     def get_train_dataloader(self) -> DataLoader:
         if isinstance(self.train_dataset, EmotionStream):

@@ -16,6 +16,7 @@ from .data import (
     TrainingTransform,
     open_split,
     open_vocabulary,
+    with_generated,
 )
 from .engine import Batch, Losses, ParameterGroup, StageTrainer
 from .metrics import wilson_interval
@@ -40,9 +41,17 @@ class FineTuningArguments:
     color_jitter: float = field(
         default=0.0, metadata={"help": "range of brightness, contrast and saturation; colour carries emotion"}
     )
+    generated: list[str] | None = field(
+        default=None, metadata={"help": "folders that training.filter_generated wrote, to learn from as well"}
+    )
+    generated_share: float = field(default=0.5, metadata={"help": "of an epoch's pictures, at most, is generated"})
     test_split: str | None = field(
         default=None, metadata={"help": "split to read once, at the end; none if not given"}
     )
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.generated_share < 1:
+            raise ValueError(f"Expected --generated_share from 0 to below 1, found {self.generated_share}.")
 
 
 def fine_tune(
@@ -63,15 +72,18 @@ def fine_tune(
     vocabulary = open_vocabulary(data)
     transform = TrainingTransform(processor, (arguments.smallest_crop, 1.0), arguments.color_jitter)
     seen = PictureSample(EvaluationTransform(processor), vocabulary)
+    soft = PictureSample(transform, vocabulary, soft=bool(arguments.generated))
+    pictures = open_split(data, data.train_split, soft, training.seed)
     trainer = StageTrainer(
         model,
         training,
         groups,
         losses_of,
-        open_split(data, data.train_split, PictureSample(transform, vocabulary), training.seed),
+        with_generated(pictures, arguments.generated) if arguments.generated else pictures,
         open_split(data, data.validation_split, seen),
         classify,
         data.class_balanced,
+        arguments.generated_share,
     )
     trainer.train(resume_from_checkpoint=run.last_checkpoint())
     results = [measure(trainer, data.validation_split, trainer.eval_dataset)]

@@ -12,7 +12,9 @@ alone; it is merged in that folder, and `lora/` has the PEFT adapter for the sto
 
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
+import torch
 from accelerate.utils import set_seed
 from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
 
@@ -49,9 +51,44 @@ class UnderstandingArguments(FineTuningArguments):
     scene_loss_weight: float = field(default=0.05, metadata={"help": "of the scene contrast"})
     object_loss_weight: float = field(default=0.05, metadata={"help": "of the object contrast"})
     lora_rank: int = field(default=0, metadata={"help": "of LoRA on the backbone; 0 trains the backbone whole"})
+    start: str | None = field(
+        default=None,
+        metadata={"help": "understanding model to go on from, instead of fresh queries"},
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.start is not None and self.lora_rank:
+            raise ValueError("--lora_rank is for the stock CLIP; leave it out, or --start.")
 
 
 def build_model(arguments: UnderstandingArguments, vocabulary: Vocabulary) -> UniEmoUnderstandingModel:
+    """What the run starts from.
+
+    Raises:
+        ValueError: an earlier run's model of another vocabulary.
+    """
+    model = fresh_model(arguments, vocabulary) if arguments.start is None else earlier_model(arguments, vocabulary)
+    model.gather_rows = gather_rows
+    freeze_unlabelled(model)
+    return model
+
+
+def earlier_model(arguments: UnderstandingArguments, vocabulary: Vocabulary) -> UniEmoUnderstandingModel:
+    """The model of an earlier run with this run's losses and dropout."""
+    model = UniEmoUnderstandingModel.from_pretrained(arguments.start, dtype=torch.float32, **loss_settings(arguments))
+    if (model.config.scenes, model.config.objects) != (list(vocabulary.scenes), list(vocabulary.objects)):
+        raise ValueError(f"{arguments.start}: expected a model with the vocabulary of the data, found another one.")
+    return model
+
+
+def loss_settings(arguments: UnderstandingArguments) -> dict[str, Any]:
+    """What of a model's configuration is about training alone."""
+    names = ("classifier_dropout", "contrastive", "emotion_loss_weight", "scene_loss_weight", "object_loss_weight")
+    return {name: getattr(arguments, name) for name in names}
+
+
+def fresh_model(arguments: UnderstandingArguments, vocabulary: Vocabulary) -> UniEmoUnderstandingModel:
     """Stock CLIP's vision tower with fresh queries, blocks and head; the text side is encoded once and stored."""
     clip = CLIPModel.from_pretrained(arguments.clip).eval()
     tokenizer = AutoTokenizer.from_pretrained(arguments.clip)
@@ -60,11 +97,7 @@ def build_model(arguments: UnderstandingArguments, vocabulary: Vocabulary) -> Un
         num_scene_queries=arguments.num_scene_queries,
         num_object_queries=arguments.num_object_queries,
         classifier_hidden=arguments.classifier_hidden,
-        classifier_dropout=arguments.classifier_dropout,
-        contrastive=arguments.contrastive,
-        emotion_loss_weight=arguments.emotion_loss_weight,
-        scene_loss_weight=arguments.scene_loss_weight,
-        object_loss_weight=arguments.object_loss_weight,
+        **loss_settings(arguments),
     )
     model.set_vocabulary(
         vocabulary.scenes,
@@ -73,11 +106,9 @@ def build_model(arguments: UnderstandingArguments, vocabulary: Vocabulary) -> Un
         encode_vocabulary(clip, tokenizer, vocabulary.objects),
         *encode_vocabulary(clip, tokenizer, ["scene", "object"]),
     )
-    model.gather_rows = gather_rows
     if arguments.lora_rank:
         model.add_adapter(model.lora_config(arguments.lora_rank))
         model.peft_config["default"].base_model_name_or_path = arguments.clip  # transformers knows no name
-    freeze_unlabelled(model)
     return model
 
 

@@ -614,7 +614,7 @@ class UniEmoUnderstandingModel(PreTrainedModel):
 
         Args:
             pixel_values: (B, 3, H, W), normalised as CLIP's image processor does.
-            labels: (B,) long, index into EMOTIONS.
+            labels: (B,) long, index into EMOTIONS; or (B, 8) floats, the probability of each.
             scene_labels: (B,) long, index into `config.scenes`; -100 for an image with no scene label.
             object_labels: (B, O) bool or numbers, above 0 where the image has that object; all zero for none.
             output_attentions: also the attention maps, see [`UniEmoOutput`]; the configuration's unless given.

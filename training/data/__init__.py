@@ -6,6 +6,7 @@ gives rows through a sample function, which turns a row, its picture's handle an
 
 from .arguments import DataArguments, SourceArguments
 from .dataset import EmotionDataset, EmotionStream
+from .mixing import with_generated
 from .opening import open_split, open_vocabulary, read_rows
 from .pictures import BrokenPictureError, OpenedPicture, Picture
 from .rows import NO_LABEL, Row, Vocabulary
@@ -33,4 +34,5 @@ __all__ = [
     "open_split",
     "open_vocabulary",
     "read_rows",
+    "with_generated",
 ]

@@ -34,3 +34,14 @@ class DataArguments(SourceArguments):
     )
     keep_images: bool = field(default=False, metadata={"help": "keep decoded pictures in memory, in each process"})
     class_balanced: bool = field(default=False, metadata={"help": "draw every emotion equally often"})
+    subset: int | None = field(
+        default=None,
+        metadata={"help": "learn from so many pictures only, as many of each emotion, drawn by the seed"},
+    )
+    half: int | None = field(
+        default=None,
+        metadata={
+            "help": "learn from this half of each emotion's pictures, for cross-fitting",
+            "choices": [0, 1],
+        },
+    )

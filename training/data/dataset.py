@@ -68,6 +68,10 @@ class EmotionDataset(Dataset):
         """Augmentation differs from epoch to epoch, and is the same each time an epoch is run."""
         self._epoch.fill_(epoch)
 
+    def with_rows(self, rows: Sequence[Row]) -> "EmotionDataset":
+        """Other rows seen through the same sample function."""
+        return EmotionDataset(rows, self.vocabulary, self.sample, self.seed, self._kept is not None)
+
     def with_sample(self, sample: SampleFunction) -> "EmotionDataset":
         """The same rows (and kept pictures) seen through another sample function, with an epoch of its own."""
         other = copy.copy(self)

@@ -3,13 +3,16 @@
 info.json                       label maps; the order of its scenes and objects is the order of the vocabularies
 train.json, val.json, test.json rows [emotion, image, annotation] or [emotion, id, image, annotation]
 image/<emotion>/*.jpg           pictures of any size
-annotation/<emotion>/*.json     optional "scene" (a string) and "object" (a string or a list of strings)
+annotation/<emotion>/*.json     optional "scene" (a string) and "object" (a string or a list of strings), and, which is
+                                ours, "probabilities" of a generated picture (one for each emotion)
 """
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from uniemo_pipelines.fusion_uniemo import EMOTIONS
 
 from .pictures import FilePicture
 from .rows import Entry, Labels, Vocabulary
@@ -77,7 +80,7 @@ class EmoSetLayout:
         things = [things] if isinstance(things, str) else things
         if not isinstance(scene, str | None) or not isinstance(things, list) or not all(map(_is_text, things)):
             raise ValueError(f"{path}: expected names of a scene and of objects, found {scene!r} and {things!r}.")
-        return Labels(emotion, scene, tuple(things))
+        return Labels(emotion, scene, tuple(things), probabilities=_probabilities(content, path))
 
 
 def _read(path: Path) -> Any:
@@ -85,6 +88,16 @@ def _read(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path}: expected JSON, found a damaged or another file ({error}).") from None
+
+
+def _probabilities(annotation: dict[str, Any], path: Path) -> tuple[float, ...] | None:
+    found = annotation.get("probabilities")
+    if found is None:
+        return None
+    numbers = isinstance(found, list) and all(isinstance(one, float | int) and one >= 0 for one in found)
+    if not numbers or len(found) != len(EMOTIONS) or abs(sum(found) - 1) > 1e-3:
+        raise ValueError(f"{path}: expected {len(EMOTIONS)} probabilities that sum to 1, found {found}.")
+    return tuple(map(float, found))
 
 
 def _is_text(value: Any) -> bool:

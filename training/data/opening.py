@@ -7,6 +7,7 @@ from typing import Protocol
 from accelerate.utils.environment import get_int_from_env
 
 from .arguments import DataArguments, SourceArguments
+from .choosing import choose
 from .dataset import SHUFFLE_BUFFER, EmotionDataset, EmotionStream
 from .emoset import SPLITS, EmoSetLayout
 from .folders import FolderLayout
@@ -99,9 +100,11 @@ def open_split(
     vocabulary, entries = open_vocabulary(arguments), find_layout(arguments).entries(split)
     if not isinstance(entries, EntryStream):
         rows = _label(arguments, split, entries, vocabulary)
+        if split == arguments.train_split:
+            rows = choose(rows, arguments.subset, arguments.half, seed)
         return EmotionDataset(rows, vocabulary, sample, seed, arguments.keep_images)
-    for option in ("keep_images", "class_balanced"):
-        if getattr(arguments, option):
+    for option in ("keep_images", "class_balanced", "subset", "half"):
+        if getattr(arguments, option) is not DataArguments.__dataclass_fields__[option].default:
             raise ValueError(f"--{option} needs all rows at hand and cannot go with --streaming; leave one out.")
     if split == arguments.train_split:
         # Set by every launcher; asking the process group would start it, and loaders' workers have none.

@@ -1,7 +1,7 @@
 """A labelled picture, first in the data set's own words, then in numbers of a vocabulary."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from uniemo_pipelines.attributes import normalise, read_names
@@ -40,12 +40,14 @@ class Labels:
     """What a data set says about a picture, as it spells it.
 
     `scene` is None and `objects` empty for nothing; `missing` names an annotation that is listed and not there.
+    `probabilities` (8) stand beside the emotion of a generated picture, whose label is no more than a classifier's.
     """
 
     emotion: str
     scene: str | None = None
     objects: tuple[str, ...] = ()
     missing: str | None = None
+    probabilities: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +66,13 @@ class Entry:
 class Targets:
     """Labels as numbers: the emotion in EmoSet's order, scene and objects in the vocabulary's.
 
-    `scene` is NO_LABEL and `objects` empty where the data set names none.
+    `scene` is NO_LABEL and `objects` empty where the data set names none; `probabilities` (8) make a soft label.
     """
 
     label: int
     scene: int = NO_LABEL
     objects: tuple[int, ...] = ()
+    probabilities: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,11 +80,13 @@ class Row(Targets):
     """One labelled picture.
 
     `index` is its position among the rows that are used; in a stream, which has no positions, 63 bits of a digest of
-    the picture. It decides, with seed and epoch, everything random about the sample.
+    the picture. It decides, with seed and epoch, everything random about the sample. `generated` pictures are never
+    more than a share of an epoch.
     """
 
     index: int
     picture: Picture
+    generated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,14 +155,17 @@ class Labeller:
         objects = self._look_up("object", labels.objects, picture)
         if not emotion:
             return None
-        return Targets(label=emotion[0], scene=scene[0] if scene else NO_LABEL, objects=objects)
+        return Targets(
+            label=emotion[0],
+            scene=scene[0] if scene else NO_LABEL,
+            objects=objects,
+            probabilities=labels.probabilities,
+        )
 
     def row(self, index: int, entry: Entry) -> Row | None:
         """The row of an entry; None for an unknown emotion."""
         found = self.targets(entry.labels, entry.picture.name)
-        if found is None:
-            return None
-        return Row(index=index, label=found.label, scene=found.scene, objects=found.objects, picture=entry.picture)
+        return None if found is None else Row(index=index, picture=entry.picture, **asdict(found))
 
     def _look_up(self, kind: str, names: Iterable[str], picture: str) -> tuple[int, ...]:
         positions = self.positions[kind]

@@ -1,5 +1,6 @@
 """The order of an epoch."""
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -16,11 +17,18 @@ class EpochSampler(Sampler[int]):
         seed: with the epoch it decides the order.
         balanced: draw as many rows with replacement, each emotion that occurs being equally likely; otherwise every
             row comes once.
+        generated_share: at most this share of an epoch, 0 to 1, is generated; each epoch draws its own of them.
     """
 
-    def __init__(self, dataset: EmotionDataset, seed: int = 0, balanced: bool = False) -> None:
+    def __init__(
+        self, dataset: EmotionDataset, seed: int = 0, balanced: bool = False, generated_share: float = 0.5
+    ) -> None:
         self.dataset = dataset
         self.labels = torch.tensor(dataset.labels)
+        generated = torch.tensor([row.generated for row in dataset.rows])
+        self.real, self.generated = ((generated == which).nonzero()[:, 0] for which in (False, True))
+        most = len(self.real) * generated_share / (1 - generated_share)
+        self.num_generated = min(len(self.generated), math.floor(most))
         self.seed = seed
         self.balanced = balanced
         self.epoch = 0
@@ -31,11 +39,16 @@ class EpochSampler(Sampler[int]):
         self.dataset.set_epoch(epoch)
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.real) + self.num_generated
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(10_007 * self.seed + self.epoch)
+        rows = self.real
+        if self.num_generated:
+            drawn = torch.randperm(len(self.generated), generator=generator)[: self.num_generated]
+            rows = torch.cat([rows, self.generated[drawn]])
         if not self.balanced:
-            return iter(torch.randperm(len(self.labels), generator=generator).tolist())
-        weights = 1 / torch.bincount(self.labels).double()[self.labels]
-        return iter(torch.multinomial(weights, len(self.labels), replacement=True, generator=generator).tolist())
+            return iter(rows[torch.randperm(len(rows), generator=generator)].tolist())
+        labels = self.labels[rows]
+        weights = 1 / torch.bincount(labels).double()[labels]
+        return iter(rows[torch.multinomial(weights, len(rows), replacement=True, generator=generator)].tolist())

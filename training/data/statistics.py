@@ -75,7 +75,8 @@ def attribute_statistics(
     """P(emotion | scene) (S, 8) and P(emotion | object) (O, 8), rows sum to 1.
 
     Args:
-        arguments: where training.prepare has written them, they are taken from there, with its smoothing.
+        arguments: where training.prepare has written them, they are taken from there, with its smoothing; of fewer
+            labels they are counted all the same.
         dataset: the training split; they are counted from its rows otherwise.
         smoothing: pictures' worth of P(emotion) that each attribute starts with. The released tables hold a
             classifier's mean probabilities; counts need no classifier.
@@ -83,7 +84,7 @@ def attribute_statistics(
     Raises:
         ValueError: what was prepared belongs to another vocabulary, or a stream that was not prepared.
     """
-    if arguments.prepared is not None:
+    if arguments.prepared is not None and arguments.subset is None and arguments.half is None:
         prepared = Prepared(Path(arguments.prepared))
         if prepared.vocabulary != dataset.vocabulary:
             raise ValueError(

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPImageProcessorPil
 
+from uniemo_pipelines.fusion_uniemo import EMOTIONS
 from uniemo_pipelines.understanding_uniemo import pixel_values
 
 from .pictures import Picture
@@ -107,24 +108,30 @@ def crop(picture: Picture, full: tuple[int, int], box: Box, size: tuple[int, int
     return image.resize(size, resample, box=within)
 
 
+def _soft_label(row: Row) -> Tensor:
+    return torch.eye(len(EMOTIONS))[row.label] if row.probabilities is None else torch.tensor(row.probabilities)
+
+
 @dataclass(frozen=True)
 class PictureSample:
     """A sample for understanding.
 
     A dictionary: `index` (), `pixel_values` (3, height, width), `labels` () long, `scene_labels` () long with -100 for
     no label, `object_labels` (O,) multi-hot floats, all zero for no label. The last two are left out where the
-    vocabulary has no scenes or no objects at all.
+    vocabulary has no scenes or no objects at all. With `soft`, `labels` are the probabilities (8,) of each emotion: a
+    row's own, or 1 for its emotion.
     """
 
     transform: Transform
     vocabulary: Vocabulary = Vocabulary()
+    soft: bool = False
 
     def __call__(self, row: Row, picture: Picture, source: random.Random) -> dict[str, Tensor]:
         """The sample of a row."""
         sample = {
             "index": torch.tensor(row.index),
             "pixel_values": self.transform(picture, source),
-            "labels": torch.tensor(row.label),
+            "labels": _soft_label(row) if self.soft else torch.tensor(row.label),
         }
         if self.vocabulary.scenes:
             sample["scene_labels"] = torch.tensor(row.scene)
