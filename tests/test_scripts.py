@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from transformers import CLIPModel
 
 from training.data import DataArguments
 from training.data.opening import find_layout
@@ -18,6 +19,12 @@ def test_an_error_of_ours_is_one_line(tmp_path):
         errors_in_one_line(),
     ):
         find_layout(DataArguments(data=str(tmp_path)))
+
+
+def test_a_model_that_is_not_there_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(SystemExit, match="OSError: .*nowhere"), errors_in_one_line():
+        CLIPModel.from_pretrained(tmp_path / "nowhere")
 
 
 def test_an_error_from_elsewhere_keeps_its_traceback():
