@@ -3,6 +3,7 @@
 import json
 import resource
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -156,14 +157,20 @@ def test_alignment_is_stage_ones_contrast_and_moves_the_queries_alone(world):
         assert torch.equal(model(batch)["alignment"], alone.scene_loss + alone.object_loss)
 
 
-def test_detaching_the_features_changes_the_queries_update(world):
+def test_without_implicit_feedback_the_queries_update_is_another_and_the_mappers_is_not(world):
     model, dataset = build(world)
     batch = batch_of(dataset)
     with_feedback = query_gradients(model, batch, "loss")
-    model.fusion.register_forward_pre_hook(lambda module, inputs: tuple(value.detach() for value in inputs))
+    mappers = [parameter.grad.clone() for parameter in model.fusion.mappers.parameters()]
+    model.objective = replace(model.objective, implicit_feedback=False)
     without = query_gradients(model, batch, "loss")
     assert all(not torch.allclose(a, b, atol=0) for a, b in zip(with_feedback, without, strict=True))
     assert all(gradient.abs().sum() > 0 for gradient in without)
+    for before, parameter in zip(mappers, model.fusion.mappers.parameters(), strict=True):
+        torch.testing.assert_close(parameter.grad, before)
+    model.zero_grad()
+    model(batch)["diffusion"].backward()
+    assert model.understanding.scene_queries.weight.grad is None
 
 
 def test_a_batch_is_the_mean_of_its_samples(world):

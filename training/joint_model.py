@@ -37,6 +37,10 @@ class ObjectiveArguments:
         default=0.0,
         metadata={"help": "stage 1's contrast, which keeps alpha's retrieval right; not published"},
     )
+    implicit_feedback: bool = field(
+        default=True,
+        metadata={"help": "the diffusion loss reaches the expert queries; without it, it trains the mappers alone"},
+    )
     norm_limit: float = field(
         default=8.0,
         metadata={"help": "lengths of the median token embedding that a condition may have without a penalty; ours"},
@@ -154,8 +158,9 @@ class JointModel(nn.Module):
             condition, batch["labels"], output.logits, self.understanding.classifier[-1]
         )
         relative_norm = self.relative_norm(condition)
+        drawn_from = condition if self.objective.implicit_feedback else self.fuse(output, batch["labels"], detach=True)
         losses = {
-            "diffusion": self.diffusion_loss(condition, self.latents(batch), batch),
+            "diffusion": self.diffusion_loss(drawn_from, self.latents(batch), batch),
             "understanding": self.understanding_loss(output, batch),
             "condition": condition_loss.cross_entropy,
             "triplet": condition_loss.triplet,
@@ -177,9 +182,14 @@ class JointModel(nn.Module):
     def condition(self, pixel_values: Tensor, labels: Tensor, **named: Tensor) -> tuple[Tensor, UniEmoOutput]:
         """Conditions (B, D) of pictures (B, 3, H, W) with emotions (B,), and what they were made of."""
         output = self.understanding(pixel_values, **named)
-        weights = functional.one_hot(labels, len(EMOTIONS)).float()
+        return self.fuse(output, labels), output
+
+    def fuse(self, output: UniEmoOutput, labels: Tensor, detach: bool = False) -> Tensor:
+        """Conditions (B, D) of features with emotions (B,), with no way back to the features where they `detach`."""
         features = (output.emotion_features, output.scene_features, output.object_features)
-        return self.fusion(*features, weights), output
+        if detach:
+            features = tuple(feature.detach() for feature in features)
+        return self.fusion(*features, functional.one_hot(labels, len(EMOTIONS)).float())
 
     def encode_prompts(self, prompts: Sequence[str], condition: Tensor) -> Tensor:
         """Prompt embeddings (B, L, D') with condition i in the slot of prompt i."""
