@@ -22,9 +22,9 @@ from training import prepare, train_joint, train_understanding
 from training.compute_emotion_space import fit_emotion_space
 from training.data import DataArguments, EvaluationTransform, PictureSample, attribute_statistics, open_split
 from training.engine import grouped_parameters
-from training.joint_data import JointSample, LatentPixels, cache_latents
 from training.joint_model import JointModel
 from training.prepare import PrepareArguments
+from training.prompted_pictures import LatentPixels, PromptedSample, cache_latents
 from uniemo_pipelines import UniEmoPipeline
 from uniemo_pipelines.adapters_uniemo import ADAPTER_NAME, read_adapter
 from uniemo_pipelines.modeling_uniemo import UniEmoUnderstandingModel
@@ -65,8 +65,8 @@ def build(world, base="epsilon", template_share=0.5, **changes):
     table = pipeline.text_encoder.get_input_embeddings().weight
     fusion = train_joint.build_fusion(understanding, pictures, space, table, attribute_statistics(data, pictures))
     model = JointModel(understanding, fusion, pipeline, arguments, pipeline.vae)
-    sample = JointSample(
-        understanding=seen,
+    sample = PromptedSample(
+        seen=seen,
         tokenizer=pipeline.tokenizer,
         vocabulary=pictures.vocabulary,
         templates=arguments.templates,
@@ -284,7 +284,7 @@ def test_latents_from_the_cache_are_those_that_the_step_would_encode(world):
     model, dataset = build(world)
     cached = batch_of(dataset)
     sample = dataset.sample
-    encoded = batch_of(dataset.with_sample(JointSample(**{**sample.__dict__, "cache": None})))
+    encoded = batch_of(dataset.with_sample(PromptedSample(**{**sample.__dict__, "cache": None})))
     assert "latent_pixels" in encoded and "latents" not in encoded
     assert torch.equal(cached["noise"], encoded["noise"]) and torch.equal(cached["input_ids"], encoded["input_ids"])
     torch.testing.assert_close(model.latents(cached), model.latents(encoded), atol=2e-3, rtol=2e-3)

@@ -19,6 +19,7 @@ from training.engine import ParameterGroup, grouped_parameters
 from training.fine_tuning import FineTuningArguments
 from training.train_baseline import PlainClassifier
 from training.train_joint import JointArguments
+from training.train_textual_inversion import InversionArguments
 from training.train_understanding import LORA, UnderstandingArguments
 from uniemo_pipelines.modeling_uniemo import UniEmoUnderstandingModel
 
@@ -207,6 +208,7 @@ def test_the_shipped_configurations_are_complete(name):
         ((DataArguments, FineTuningArguments, SelectingRunArguments), "baseline"),
         ((DataArguments, JointArguments, RunArguments), "joint"),
         ((DataArguments, EmotionSpaceArguments), "emotion_space"),
+        ((DataArguments, InversionArguments, RunArguments), "textual_inversion"),
     ):
         assert parse(
             arguments,

@@ -135,6 +135,28 @@ EMOTION_SPACE = replace(
 )
 
 
+TEXTUAL_INVERSION = CardText(
+    title="a textual inversion for each emotion, to compare UniEmo with",
+    summary=(
+        "An embedding for {base} for each of the emotions {emotions}, learnt from pictures of {data} that evoke it. It "
+        "is what {paper} does without understanding: one vector an emotion, the same for every picture."
+    ),
+    code="""
+from diffusers import StableDiffusionPipeline
+
+pipe = StableDiffusionPipeline.from_pretrained("{base_place}")
+pipe.load_textual_inversion("{place}", weight_name="awe.safetensors")
+image = pipe("a photo of a <awe> street").images[0]
+""",
+    needs="It needs diffusers and transformers alone.",
+    limits=("It draws an emotion in few ways.", *JOINT.limits[:2], _PEOPLE),
+    library="diffusers",
+    task="text-to-image",
+    relation="adapter",
+    tags=("uniemo", "emotion", "stable-diffusion", "stable-diffusion-diffusers", "textual_inversion"),
+)
+
+
 def with_base_lora(text: CardText) -> CardText:
     """For an adapter that LoRA weights of its base were trained with."""
     loading = 'pipe.load_uniemo("{place}")\n'

@@ -22,7 +22,7 @@ from .card_texts import PAPER, CardText
 from .files import write_whole
 from .reports import CURVES, Result, results_table
 
-Kind = Literal["understanding", "baseline", "joint", "emotion_space"]
+Kind = Literal["understanding", "baseline", "joint", "emotion_space", "textual_inversion"]
 
 CARD = "README.md"
 SHEETS = "validation"
@@ -33,6 +33,7 @@ _TEXTS: dict[str, CardText] = {
     "baseline": card_texts.BASELINE,
     "joint": card_texts.JOINT,
     "emotion_space": card_texts.EMOTION_SPACE,
+    "textual_inversion": card_texts.TEXTUAL_INVERSION,
 }
 _UNDERSTANDING_LORA = "lora/adapter_config.json"
 _BASE_LORA = "pytorch_lora_weights.safetensors"

@@ -1,12 +1,11 @@
 """What a stage-2 step touches: understanding model, fusion model and a frozen Stable Diffusion (design 2.3)."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline
-from diffusers.training_utils import cast_training_params, compute_snr
+from diffusers import AutoencoderKL, StableDiffusionPipeline
+from diffusers.training_utils import cast_training_params
 from peft import LoraConfig
 from torch import Tensor, nn
 from torch.nn import functional
@@ -14,12 +13,12 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from uniemo_pipelines.fusion_uniemo import EMOTIONS, UniEmoFusionModel
 from uniemo_pipelines.modeling_uniemo import UniEmoOutput, UniEmoUnderstandingModel
-from uniemo_pipelines.prompting_uniemo import SLOT_TOKEN, PseudoTokens
 
 from .data import NO_LABEL
 from .distributed import mean_over_processes
 from .engine import Batch
 from .losses import emotional_condition_loss
+from .prompted_diffusion import PromptedDiffusion
 
 UNET_LORA = ["to_q", "to_k", "to_v", "to_out.0"]
 LEAST = 1e-3  # of a count's mean over processes: below it there is nothing to divide
@@ -58,7 +57,7 @@ class ObjectiveArguments:
     )
 
 
-class JointModel(nn.Module):
+class JointModel(PromptedDiffusion):
     """Everything that a stage-2 step touches, and which of it is trained.
 
     Args:
@@ -81,7 +80,7 @@ class JointModel(nn.Module):
         objective: ObjectiveArguments,
         vae: AutoencoderKL | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(base, vae, objective.min_snr_gamma)
         width, expected = understanding.config.hidden_size, understanding.config.classifier_hidden
         found = base.text_encoder.config.hidden_size
         if found != expected:
@@ -93,17 +92,6 @@ class JointModel(nn.Module):
         self.fusion = fusion
         self.scene_head = nn.Linear(width, len(understanding.config.scenes))
         self.object_head = nn.Linear(width, len(understanding.config.objects))
-        self.text_encoder = base.text_encoder
-        self.unet = base.unet
-        self.vae = vae
-        self.scheduler = DDPMScheduler.from_config(base.scheduler.config)
-        if self.scheduler.config.prediction_type not in ("epsilon", "v_prediction"):
-            raise ValueError(
-                "Expected a base that predicts epsilon or v_prediction, found "
-                f"{self.scheduler.config.prediction_type!r} in its scheduler's configuration."
-            )
-        self.pseudo_tokens = PseudoTokens(base.tokenizer, base.text_encoder)
-        self.token_norm = base.text_encoder.get_input_embeddings().weight.detach().float().norm(dim=1).median().item()
         self.objective = objective
         self._choose_trained()
 
@@ -148,7 +136,7 @@ class JointModel(nn.Module):
             model.activation_checkpointing_enable(activation_checkpointing_kwargs, **options)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """The losses of a batch of `JointSample`s by part; "loss" is their weighted sum.
+        """The losses of a batch of `PromptedSample`s by part; "loss" is their weighted sum.
 
         "condition_norm", the conditions' mean length in that of the median token embedding, is no loss.
         """
@@ -191,49 +179,6 @@ class JointModel(nn.Module):
             features = tuple(feature.detach() for feature in features)
         return self.fusion(*features, functional.one_hot(labels, len(EMOTIONS)).float())
 
-    def encode_prompts(self, prompts: Sequence[str], condition: Tensor) -> Tensor:
-        """Prompt embeddings (B, L, D') with condition i in the slot of prompt i."""
-        tokens = self.pseudo_tokens.tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt")
-        return self.encode_ids(tokens.input_ids.to(condition.device), condition)
-
-    def encode_ids(self, input_ids: Tensor, condition: Tensor) -> Tensor:
-        """As `encode_prompts`, of token ids (B, L)."""
-        with self.pseudo_tokens.conditions({SLOT_TOKEN: condition}):
-            return self.text_encoder(input_ids)[0]
-
-    @torch.no_grad()
-    def latents(self, batch: Batch) -> Tensor:
-        """Scaled latents (B, C, h, w): the batch's own, or its pictures encoded."""
-        return batch["latents"] if "latents" in batch else encode(self.vae, batch["latent_pixels"])
-
-    def relative_norm(self, condition: Tensor) -> Tensor:
-        """Lengths of conditions (B, D) in that of the median token embedding, (B,)."""
-        return condition.float().norm(dim=1) / self.token_norm
-
-    def diffusion_loss(self, condition: Tensor, latents: Tensor, batch: Batch) -> Tensor:
-        """Mean squared error of the UNet's prediction; the condition (B, D) stands in the prompt's slot."""
-        noise, timesteps = batch["noise"], batch["timesteps"]
-        prompt_embeds = self.encode_ids(batch["input_ids"], condition)
-        noisy = self.scheduler.add_noise(latents, noise, timesteps)
-        prediction = self.unet(noisy, timesteps, prompt_embeds).sample
-        errors = functional.mse_loss(prediction.float(), self.target(latents, noise, timesteps), reduction="none")
-        return (self.timestep_weights(timesteps) * errors.mean((1, 2, 3))).mean()
-
-    def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """What the base's UNet predicts."""
-        if self.scheduler.config.prediction_type == "epsilon":
-            return noise
-        return self.scheduler.get_velocity(latents, noise, timesteps)
-
-    def timestep_weights(self, timesteps: Tensor) -> Tensor:
-        """1 for all, or min-SNR's weight of each (B,); for velocity it is divided by SNR + 1 in the place of SNR."""
-        if self.objective.min_snr_gamma is None:
-            return torch.ones_like(timesteps, dtype=torch.float32)
-        snr = compute_snr(self.scheduler, timesteps)
-        divisor = snr if self.scheduler.config.prediction_type == "epsilon" else snr + 1
-        # at the last step of a schedule that ends in pure noise, where SNR is 0, the noise is all there is to predict
-        return torch.where(divisor > 0, snr.clamp(max=self.objective.min_snr_gamma) / divisor, 1.0)
-
     def understanding_loss(self, output: UniEmoOutput, batch: Batch) -> Tensor:
         """Stage 1's weighted sum with linear heads; pictures without a scene or object are left out of that part.
 
@@ -250,12 +195,3 @@ class JointModel(nn.Module):
         objects = (objects.mean(1) * labelled).sum() / mean_over_processes(labelled.sum()).clamp(min=LEAST)
         attributes = weights.scene_loss_weight * scene + weights.object_loss_weight * objects
         return weights.emotion_loss_weight * emotion + attributes
-
-
-@torch.no_grad()
-def encode(vae: AutoencoderKL, pixels: Tensor) -> Tensor:
-    """Scaled latents (B, C, h, w) of pixels (B, 3, H, W) in [-1, 1], float32.
-
-    The mode of the encoder's distribution: its spread is far below the noise that training adds.
-    """
-    return (vae.encode(pixels.to(vae.dtype)).latent_dist.mode() * vae.config.scaling_factor).float()

@@ -73,3 +73,14 @@ def results_table(results: Sequence[Result]) -> str:
         count = "" if result.pictures is None else f"{result.pictures:,}"
         lines.append(f"| {result.metric} | {result.split} | {result.value:.5g} | {interval} | {count} |")
     return "\n".join(lines)
+
+
+def final_losses(log: Sequence[Record], split: str, share: float = 0.1) -> list[Result]:
+    """Means of the losses over the last records of a run."""
+    records = [record for record in log if "loss" in record]
+    if not records:
+        return []
+    last = records[-max(1, round(share * len(records))) :]
+    names = [name for name in last[-1] if name not in UNLIKE_LOSSES]
+    means = {name: sum(record[name] for record in last) / len(last) for name in names}
+    return [Result(metric=name, split=split, value=mean) for name, mean in means.items()]

@@ -13,11 +13,10 @@ At the end the emotion space is fitted with the final model. The output folder h
 Diffusion there is `pytorch_lora_weights.safetensors` for `load_lora_weights`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from string import Formatter
 
 import torch
 from accelerate import Accelerator, PartialState
@@ -33,7 +32,6 @@ from uniemo_pipelines.adapters_uniemo import ADAPTER_NAME, write_adapter
 from uniemo_pipelines.chain_uniemo import UnderstandingChain, take_chain
 from uniemo_pipelines.fusion_uniemo import UniEmoFusionModel
 from uniemo_pipelines.modeling_uniemo import UniEmoUnderstandingModel
-from uniemo_pipelines.prompting_uniemo import SLOT_TOKEN
 
 from .compute_emotion_space import fit_emotion_space
 from .config import RunArguments, parse
@@ -49,10 +47,11 @@ from .data import (
 from .distributed import gather_rows
 from .engine import Batch, Losses, ParameterGroup, StageTrainer
 from .files import save_whole
-from .joint_data import JointSample, LatentPixels, cache_latents
 from .joint_model import JointModel, ObjectiveArguments
+from .prompted_diffusion import load_base
+from .prompted_pictures import PromptArguments, in_prompts
 from .publishing import carry_out
-from .reports import UNLIKE_LOSSES, Record, Result
+from .reports import final_losses
 from .runs import FIRST_SPACE, Run
 from .scripts import errors_in_one_line
 from .train_understanding import LORA
@@ -60,50 +59,22 @@ from .validation_images import ValidationImages
 
 
 @dataclass(kw_only=True)
-class JointArguments(ObjectiveArguments):
+class JointArguments(ObjectiveArguments, PromptArguments):
     """Stage 2; the defaults are the published settings."""
 
     _argument_group_name = "stage 2"
 
-    base: str = field(metadata={"help": "stock Stable Diffusion: a folder or a Hub name"})
     understanding: str = field(metadata={"help": "folder that stage 1 wrote"})
-    resolution: int = field(default=512, metadata={"help": "pixels of the edge of what the VAE encodes"})
-    latents: str | None = field(
-        default=None,
-        metadata={"help": "folder where latents are kept, encoded once; without it the VAE encodes at every step"},
-    )
     mappers_learning_rate: float = field(default=1e-3, metadata={"help": "of the three mappers"})
     queries_learning_rate: float = field(default=5e-4, metadata={"help": "queries and interactive blocks"})
     heads_learning_rate: float = field(default=1e-4, metadata={"help": "of the two linear heads"})
     lora_learning_rate: float = field(default=1e-4, metadata={"help": "of LoRA on UNet and text encoder"})
     trained_weight_decay: float = field(default=1e-2, metadata={"help": "of all that is trained"})
-    template_share: float = field(default=0.4, metadata={"help": "share of samples with a template as the prompt"})
-    templates: list[str] = field(
-        default_factory=lambda: [
-            "a photo of a <emotion>",
-            "a photo of a <emotion> {scene}",
-            "a photo of a <emotion> {object}",
-            "<emotion> {scene}",
-            "<emotion> {object}",
-        ],
-        metadata={"help": "prompts; {scene} and {object} stand for the picture's own"},
-    )
     bank_size: int = field(default=64, metadata={"help": "medoids an emotion in the emotion space's bank"})
     rank: int = field(default=16, metadata={"help": "factors of the emotion space's low-rank form"})
     smoothing: float = field(default=1.0, metadata={"help": "of P(emotion | attribute), in counts"})
     validation_steps: int = field(default=0, metadata={"help": "draw validation images every so many steps; 0: never"})
     validation_guidance: float = field(default=7.5, metadata={"help": "their guidance scale"})
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.template_share <= 1:
-            raise ValueError(f"Expected --template_share from 0 to 1, found {self.template_share}.")
-        for template in self.templates:
-            fields = {name for _, name, _, _ in Formatter().parse(template) if name is not None}
-            if template.count(SLOT_TOKEN) != 1 or not fields <= {"scene", "object"}:
-                raise ValueError(
-                    f"Expected --templates with {SLOT_TOKEN} once, and no fields but {{scene}} and {{object}}; found "
-                    f"{template!r}."
-                )
 
 
 def build_fusion(
@@ -157,12 +128,6 @@ def parameter_groups(arguments: JointArguments) -> list[ParameterGroup]:
     if arguments.unet_lora_rank or arguments.text_encoder_lora_rank:
         groups.append(ParameterGroup(("unet.", "text_encoder."), arguments.lora_learning_rate, decay))
     return groups
-
-
-def load_base(arguments: JointArguments, training: RunArguments) -> StableDiffusionPipeline:
-    """The stock pipeline; what stays frozen is held in the precision that the run computes in."""
-    precision = torch.float16 if training.fp16 else torch.bfloat16 if training.bf16 else torch.float32
-    return StableDiffusionPipeline.from_pretrained(arguments.base, dtype=precision, safety_checker=None)
 
 
 def first_emotion_space(run: Run, fit: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -219,7 +184,7 @@ def train(run: Run, data: DataArguments, arguments: JointArguments, training: Ru
     accelerator = Accelerator(mixed_precision=precision, cpu=training.use_cpu)  # as the Trainer's own will be
     refuse_what_cannot_go_together(accelerator, data, arguments)
     set_seed(training.seed)
-    base = load_base(arguments, training)
+    base = load_base(arguments.base, training)
     processor = CLIPImageProcessorPil.from_pretrained(arguments.understanding)
     understanding = UniEmoUnderstandingModel.from_pretrained(arguments.understanding, dtype=torch.float32)
     understanding.gather_rows = gather_rows
@@ -243,27 +208,14 @@ def train(run: Run, data: DataArguments, arguments: JointArguments, training: Ru
         base.text_encoder.get_input_embeddings().weight.float(),
         attribute_statistics(data, pictures, arguments.smoothing),
     )
-    cache = None
-    if arguments.latents is not None:
-        base.vae.to(training.device)
-        cache = cache_latents(base.vae, pictures, arguments.resolution, Path(arguments.latents))
-    model = JointModel(understanding, fusion, base, arguments, vae=None if cache else base.vae)
-    sample = JointSample(
-        understanding=seen,
-        tokenizer=base.tokenizer,
-        vocabulary=pictures.vocabulary,
-        templates=arguments.templates,
-        template_share=arguments.template_share,
-        num_timesteps=model.scheduler.config.num_train_timesteps,
-        pixels=LatentPixels.of(base.vae, arguments.resolution),
-        cache=cache,
-    )
+    drawn = in_prompts(pictures, base, arguments, training.device)
+    model = JointModel(understanding, fusion, base, arguments, vae=None if arguments.latents else base.vae)
     trainer = StageTrainer(
         model,
         training,
         parameter_groups(arguments),
         losses_of,
-        pictures.with_sample(sample),
+        drawn,
         balanced=data.class_balanced,
     )
     if arguments.validation_steps:
@@ -298,17 +250,6 @@ def validation_images(
         arguments.validation_guidance,
         trainer.args.seed,
     )
-
-
-def final_losses(log: Sequence[Record], split: str, share: float = 0.1) -> list[Result]:
-    """Means of the losses over the last records of a run."""
-    records = [record for record in log if "loss" in record]
-    if not records:
-        return []
-    last = records[-max(1, round(share * len(records))) :]
-    names = [name for name in last[-1] if name not in UNLIKE_LOSSES]
-    means = {name: sum(record[name] for record in last) / len(last) for name in names}
-    return [Result(metric=name, split=split, value=mean) for name, mean in means.items()]
 
 
 def main(data: DataArguments, arguments: JointArguments, training: RunArguments) -> None:

@@ -1,35 +1,70 @@
-"""Pictures with everything that a diffusion step needs (design 2.2)."""
+"""Pictures under prompts: everything that a diffusion step needs (design 2.2)."""
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
+from string import Formatter
 
 import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import tqdm
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, StableDiffusionPipeline
 from diffusers.image_processor import VaeImageProcessor
 from torch import Tensor
 from transformers import CLIPTokenizer
 
 from uniemo_pipelines.prompting_uniemo import SLOT_TOKEN
 
-from .data import NO_LABEL, EmotionDataset, Picture, PictureSample, Row, Vocabulary
-from .joint_model import encode
+from .data import NO_LABEL, EmotionDataset, EmotionStream, Picture, Row, SampleFunction, Vocabulary
+from .prompted_diffusion import encode
+
+
+@dataclass(kw_only=True)
+class PromptArguments:
+    """What a Stable Diffusion learns from: pictures under prompts."""
+
+    base: str = field(metadata={"help": "stock Stable Diffusion: a folder or a Hub name"})
+    resolution: int = field(default=512, metadata={"help": "pixels of the edge of what the VAE encodes"})
+    latents: str | None = field(
+        default=None,
+        metadata={"help": "folder where latents are kept, encoded once; without it the VAE encodes at every step"},
+    )
+    template_share: float = field(default=0.4, metadata={"help": "share of samples with a template as the prompt"})
+    templates: list[str] = field(
+        default_factory=lambda: [
+            "a photo of a <emotion>",
+            "a photo of a <emotion> {scene}",
+            "a photo of a <emotion> {object}",
+            "<emotion> {scene}",
+            "<emotion> {object}",
+        ],
+        metadata={"help": "prompts; {scene} and {object} stand for the picture's own"},
+    )
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.template_share <= 1:
+            raise ValueError(f"Expected --template_share from 0 to 1, found {self.template_share}.")
+        for template in self.templates:
+            fields = {name for _, name, _, _ in Formatter().parse(template) if name is not None}
+            if template.count(SLOT_TOKEN) != 1 or not fields <= {"scene", "object"}:
+                raise ValueError(
+                    f"Expected --templates with {SLOT_TOKEN} once, and no fields but {{scene}} and {{object}}; found "
+                    f"{template!r}."
+                )
 
 
 @dataclass(frozen=True)
-class JointSample:
-    """A picture's sample for stage 2; the sample alone decides what is random.
+class PromptedSample:
+    """A picture's sample for a diffusion step; the sample alone decides what is random.
 
-    What `PictureSample` gives, and `noise` (C, h, w), `timesteps` () long, `input_ids` (L,), and either `latents`
+    What `seen` gives, and `noise` (C, h, w), `timesteps` () long, `input_ids` (L,), and either `latents`
     (C, h, w) from the cache or `latent_pixels` (3, H, W) to be encoded.
     """
 
-    understanding: PictureSample
+    seen: SampleFunction
     tokenizer: CLIPTokenizer
     vocabulary: Vocabulary
     templates: Sequence[str]
@@ -43,7 +78,7 @@ class JointSample:
         tokens = self.tokenizer(self.prompt(row, source), padding="max_length", truncation=True, return_tensors="pt")
         latents = {"latents": self.cache[row.index]} if self.cache else {"latent_pixels": self.pixels(picture)}
         return {
-            **self.understanding(row, picture, source),
+            **self.seen(row, picture, source),
             **latents,
             "noise": torch.randn(self.pixels.latent_shape, generator=noise),
             "timesteps": torch.tensor(source.randrange(self.num_timesteps)),
@@ -149,6 +184,30 @@ def cache_latents(
             marks.unlink()
         state.wait_for_everyone()
     return LatentCache(path)
+
+
+def in_prompts(
+    pictures: EmotionDataset | EmotionStream,
+    base: StableDiffusionPipeline,
+    arguments: PromptArguments,
+    device: torch.device,
+) -> EmotionDataset | EmotionStream:
+    """Pictures with what a diffusion step needs beside their own samples; latents are encoded now if they are kept."""
+    cache = None
+    if arguments.latents is not None:
+        base.vae.to(device)
+        cache = cache_latents(base.vae, pictures, arguments.resolution, Path(arguments.latents))
+    sample = PromptedSample(
+        seen=pictures.sample,
+        tokenizer=base.tokenizer,
+        vocabulary=pictures.vocabulary,
+        templates=arguments.templates,
+        template_share=arguments.template_share,
+        num_timesteps=base.scheduler.config.num_train_timesteps,
+        pixels=LatentPixels.of(base.vae, arguments.resolution),
+        cache=cache,
+    )
+    return pictures.with_sample(sample)
 
 
 def _reserve(path: Path, shape: tuple[int, ...]) -> None:
