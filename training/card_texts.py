@@ -138,8 +138,8 @@ EMOTION_SPACE = replace(
 TEXTUAL_INVERSION = CardText(
     title="a textual inversion for each emotion, to compare UniEmo with",
     summary=(
-        "An embedding for {base} for each of the emotions {emotions}, learnt from pictures of {data} that evoke it. It "
-        "is what {paper} does without understanding: one vector an emotion, the same for every picture."
+        "An embedding for {base} for each of the emotions {emotions}, learnt from pictures of {data} that evoke it. "
+        "It is what {paper} does without understanding: one vector an emotion, the same for every picture."
     ),
     code="""
 from diffusers import StableDiffusionPipeline
