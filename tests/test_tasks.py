@@ -60,7 +60,7 @@ def test_other_arguments_and_missing_needs_are_refused(tmp_path):
     run_tasks([task(tmp_path, "a")], tmp_path)
     with pytest.raises(ValueError, match="holds a run of other arguments"):
         run_tasks([task(tmp_path, "a", code="1")], tmp_path)
-    with pytest.raises(ValueError, match="b: expected its own name and needs of tasks before, found"):
+    with pytest.raises(ValueError, match="b: expected a name of its own and needs among the tasks before"):
         run_tasks([task(tmp_path, "b", needs=("c",))], tmp_path)
 
 
