@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from training.backbones.corpus import label_row
-from training.backbones.reader import Reading, accuracy
+from training.backbones.reader import HEADS, Reading, accuracy
 from training.judging import bayes_emotions, judge_images, select
 from training.metrics import (
     coverage,
@@ -73,7 +73,11 @@ def reading_of(attributes: list, emotion: torch.Tensor) -> Reading:
         if row[2] >= 0:
             logits[row[2]] = 5.0
     features = torch.nn.functional.one_hot(rows[:, 0], 16).float() + 0.01 * torch.arange(len(rows))[:, None]
-    return Reading(rows[:, 0], objects, rows[:, 3], rows[:, 4], emotion, features)
+    scene, palette, brightness = (
+        9.0 * torch.nn.functional.one_hot(rows[:, column], HEADS[name])
+        for column, name in ((0, "scene"), (3, "palette"), (4, "brightness"))
+    )
+    return Reading(scene, objects, palette, brightness, emotion, features)
 
 
 def test_a_perfect_judge_of_true_draws_and_of_a_collapsed_generator() -> None:

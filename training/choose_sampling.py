@@ -19,7 +19,7 @@ from uniemo_pipelines import UniEmoPipeline
 
 from .backbones.reader import Reader, Reading, load_reader, read
 from .config import parse
-from .evaluate import EvaluationArguments, JudgedArguments, generate, real_readings
+from .evaluate_mini import EvaluationArguments, JudgedArguments, generate, real_readings
 from .judging import judge_images
 from .metrics import kernel_distance
 from .miniemoset.attributes import EMOTIONS

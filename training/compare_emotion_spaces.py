@@ -23,9 +23,9 @@ from uniemo_pipelines.adapters_uniemo import ADAPTER_NAME
 
 from .backbones.reader import Reading, load_reader, read
 from .config import parse
-from .evaluate import EvaluationArguments, JudgedArguments, generate, real_readings
+from .evaluate_mini import EvaluationArguments, JudgedArguments, generate, real_readings
 from .judging import judge_images, select, total_variation_by_part
-from .metrics import resampled_interval, wilson_interval
+from .metrics import Estimate, resampled_interval, wilson_interval
 from .miniemoset.attributes import EMOTIONS
 from .sampling import digest_of, kept_pictures
 from .scripts import errors_in_one_line
@@ -44,14 +44,6 @@ class ComparisonArguments(JudgedArguments):
     """The settings that all forms share."""
 
     guidance: float = field(default=embedded.GUIDANCE, metadata={"help": "guidance scale"})
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A figure and its 95 % interval."""
-
-    value: float
-    interval: tuple[float, float]
 
 
 Row = dict[str, Estimate]

@@ -1,233 +1,301 @@
-"""What the embedded model can do: understanding on the test split, and generated images before a judge.
+"""How well models understand emotions, and how well generated images evoke them: figures with 95 % intervals.
 
-    python -m training.evaluate --config training/configs/miniemoset.yaml
+    python -m training.evaluate --config training/configs/miniemoset.yaml --split calibration \\
+        --models runs/mini/understanding --generated runs/mini/generated
 
-Writes `evaluation.json`, `evaluation.md` and a contact sheet of each row. The test split and the final judge, which
-took no part in training or tuning, are read once; settings are chosen before, by `choose_sampling`.
+Reads `split` of the data, which for a reported table is the test split, opened once. Writes `evaluation.json`,
+`evaluation.md` and `confusion.png`. What networks said of pictures is kept in `observed/`, so that a run that was
+stopped goes on where it was, and another network costs its own pass only.
 
-Beside UniEmo stand real images, the base model prompted with the emotion's word (a floor), and prompted with captions
-drawn from P(attributes | emotion) (a rival that knows the truth).
+Understanding: accuracy over eight and two classes, macro-F1, precision, recall and F1 of each emotion, calibration
+error, Brier score, negative log-likelihood. Several models (of several seeds) also get their mean and its t interval.
+
+Generation: a set is a folder that `training.generate` wrote, or one of a folder an emotion; several sets (of several
+seeds) get their mean too. Beside them stands the same number of real images of the split, the floor: both are held
+against the split's other images. The classifier, the readers of attributes and the extractors must have had no part
+in training, tuning or filtering what they judge.
 """
 
-import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
-from tqdm import tqdm
-from transformers import CLIPImageProcessorPil
+from torch import nn
+from transformers import BaseImageProcessor, CLIPImageProcessorPil
 
-from uniemo_pipelines import UniEmoPipeline, UniEmoUnderstandingModel, embedded
-from uniemo_pipelines.adapters_uniemo import ADAPTER_NAME
-
-from .backbones.reader import Reading, load_reader, read
 from .config import parse
-from .data import DataArguments, EvaluationTransform, PictureSample, Row, open_split, read_rows
-from .judging import Scores, judge_images
-from .metrics import wilson_interval
-from .miniemoset.attributes import EMOTIONS, bayes_accuracy, sample_attributes
-from .miniemoset.captions import full_caption
-from .miniemoset.streams import Stream
-from .sampling import digest_of, kept_pictures, sample_pictures
+from .data import DataArguments, EvaluationTransform, Picture, Row, read_rows
+from .evaluating.images import Square, read_generated
+from .evaluating.networks import ATTRIBUTES, CLASSIFIERS, EXTRACTORS, OfPixels, open_network
+from .evaluating.observing import OUTPUT, Observer
+from .evaluating.pairs import PAIRWISE, pairwise_distance
+from .evaluating.scoring import Figures, Observed, Scores, match, score
+from .evaluating.tables import generation_tables, understanding_tables
+from .files import write_whole
+from .metrics.seeds import seed_estimate
+from .metrics.understanding import UnderstandingScores, draw_confusion, score_understanding
+from .runs import write_json
 from .scripts import errors_in_one_line
-from .train_baseline import PlainClassifier
 
-LEAST_SHARE, MOST_EXCESS = 0.8, 0.10
-ROWS = {
-    "real": "real images",
-    "uniemo": "UniEmo",
-    "word": "base model, the emotion's word",
-    "captions": "base model, captions from P(attributes given emotion)",
-}
+REAL = "real images"
+JUDGE, ATTRIBUTE_READER = "the judge", "the reader of attributes"
 
 
 @dataclass(kw_only=True)
-class SampledArguments:
-    """What generates, who judges, and how many images."""
+class EvaluationArguments:
+    """What is evaluated, and by what."""
 
-    base: str = field(metadata={"help": "stock Stable Diffusion folder"})
-    adapter: str = field(metadata={"help": "folder with uniemo_adapter.safetensors and understanding/"})
-    judge: str = field(metadata={"help": "weights of the judge"})
-    judge_architecture: str = field(metadata={"help": "the judge's", "choices": ["resnet", "convnext"]})
+    _argument_group_name = "the evaluation"
+
+    split: str = field(metadata={"help": "real images: test, once, for a reported table; another to develop"})
     output: str = field(metadata={"help": "folder to write"})
-    images: int = field(default=250, metadata={"help": "images of each emotion and row"})
-    steps: int = field(default=25, metadata={"help": "denoising steps"})
-    batch_size: int = 25
-    seed: int = 0
-
-
-@dataclass(kw_only=True)
-class JudgedArguments(SampledArguments):
-    """The real images to compare with."""
-
-    data: str = field(metadata={"help": "MiniEmoSet's folder"})
-    split: str = field(metadata={"help": "test, or calibration to choose settings"})
-
-
-@dataclass(kw_only=True)
-class EvaluationArguments(JudgedArguments):
-    """The settings chosen, and the rival in understanding."""
-
-    baseline: str = field(metadata={"help": "folder of the backbone fine-tuned without expert queries"})
-    guidance: float = field(default=embedded.GUIDANCE, metadata={"help": "guidance scale"})
-    variation: float = field(default=1.0, metadata={"help": "emotion_variation of UniEmo"})
-
-
-@torch.no_grad()
-def understanding(arguments: EvaluationArguments) -> dict[str, dict]:
-    """Accuracy with its 95 % interval, of UniEmo and of the plain backbone, on the whole split."""
-    processor = CLIPImageProcessorPil.from_pretrained(f"{arguments.adapter}/understanding")
-    dataset = open_split(
-        DataArguments(data=arguments.data), arguments.split, PictureSample(EvaluationTransform(processor))
+    models: list[str] = field(
+        default_factory=list, metadata={"help": "image classifiers of emotions: folders of one row's seeds"}
     )
-    models = {
-        "uniemo": UniEmoUnderstandingModel.from_pretrained(
-            f"{arguments.adapter}/understanding", dtype=torch.float32
-        ).eval(),
-        "baseline": PlainClassifier.from_pretrained(arguments.baseline).eval(),
-    }
-    hits = dict.fromkeys(models, 0)
-    for batch in tqdm(torch.utils.data.DataLoader(dataset, batch_size=100), f"understanding {arguments.split}"):
-        for name, model in models.items():
-            hits[name] += (model(batch["pixel_values"]).logits.argmax(-1) == batch["labels"]).sum().item()
-    count = len(dataset)
-    scores = {n: {"accuracy": h / count, "interval": wilson_interval(h, count), "n": count} for n, h in hits.items()}
-    return scores | {"bayes": {"accuracy": bayes_accuracy()}}
+    generated: list[str] = field(
+        default_factory=list, metadata={"help": "folders of generated images, of one row's seeds"}
+    )
+    classifier: str | None = field(
+        default=None, metadata={"help": "who judges emotions: model:FOLDER, or reader:WEIGHTS of MiniEmoSet"}
+    )
+    attributes: str | None = field(
+        default=None,
+        metadata={"help": "who reads scenes and objects: uniemo:FOLDER, classifiers:SCENES,OBJECTS, reader:WEIGHTS"},
+    )
+    extractors: list[str] = field(
+        default_factory=list, metadata={"help": "whose features: clip:FOLDER, inception, reader:WEIGHTS"}
+    )
+    pairwise: str | None = field(
+        default=None, metadata={"help": "distance of two images: lpips:alex, lpips:vgg, or reader:WEIGHTS"}
+    )
+    resolution: int | None = field(
+        default=None, metadata={"help": "edge of all images before a network; that of the first generated one"}
+    )
+    batch_size: int = field(default=50, metadata={"help": "pictures at once"})
+    num_workers: int = field(default=0, metadata={"help": "processes that read pictures"})
+    seed: int = field(default=0, metadata={"help": "decides which images are held against each other"})
 
 
-def real_readings(arguments: JudgedArguments, judge: torch.nn.Module) -> tuple[list[Reading], list[Reading]]:
-    """The judge's readings of real images by emotion: the first `images` of each, and all others.
+@dataclass(frozen=True)
+class Networks:
+    """Who looks at generated images."""
+
+    judge: nn.Module
+    attributes: nn.Module | None
+    extractors: dict[str, nn.Module]
+    pairwise: nn.Module | None
+
+    def look(self, rows: Sequence[Row], load: Square, observer: Observer, description: str) -> Observed:
+        """What all but the pairwise one say of images."""
+        networks = {JUDGE: self.judge, **self.extractors}
+        if self.attributes is not None:
+            networks[ATTRIBUTE_READER] = self.attributes
+        said = observer.observe(rows, load, networks, description)
+        return Observed(
+            labels_of(rows),
+            said.pop(JUDGE)[OUTPUT],
+            said.pop(ATTRIBUTE_READER, {}),
+            {name: outputs[OUTPUT] for name, outputs in said.items()},
+        )
+
+
+def open_networks(arguments: EvaluationArguments) -> Networks:
+    """The networks that the arguments name.
 
     Raises:
-        ValueError: too few others to hold the first against.
+        ValueError, OSError: as `open_network`.
     """
-    chosen: dict[int, list[Row]] = {label: [] for label in range(len(EMOTIONS))}
-    for row in read_rows(DataArguments(data=arguments.data), arguments.split):
-        chosen[row.label].append(row)
-    fewest = min(map(len, chosen.values()))
-    if fewest < 2 * arguments.images:
-        raise ValueError(
-            f"Expected at least {2 * arguments.images} images of each emotion in the {arguments.split} split, half of "
-            f"them to hold the others against; found {fewest}. Lower --images or draw more."
-        )
-    first, others = [], []
-    for rows in tqdm(chosen.values(), "real images"):
-        pictures = np.stack([np.asarray(row.picture.open()) for row in rows])
-        first.append(read(judge, pictures[: arguments.images]))
-        others.append(read(judge, pictures[arguments.images :]))
-    return first, others
-
-
-def generate(pipeline: UniEmoPipeline, row: str, emotion: str, arguments: EvaluationArguments) -> np.ndarray:
-    """Images (N, 128, 128, 3) uint8 of one emotion; image k of an emotion has the same seed in every row."""
-    first = arguments.seed * 10**6 + EMOTIONS.index(emotion) * 10**4
-    seeds = range(first, first + arguments.images)
-    asked = {
-        "uniemo": {"emotion": emotion, "emotion_variation": arguments.variation},
-        "word": {"prompt": emotion},
-        "captions": {"prompts": [truthful_caption(emotion, seed) for seed in seeds]},
-    }[row]
-    return sample_pictures(
-        pipeline,
-        seeds,
-        batch_size=arguments.batch_size,
-        num_inference_steps=arguments.steps,
-        guidance_scale=arguments.guidance,
-        **asked,
+    return Networks(
+        open_network(CLASSIFIERS, arguments.classifier),
+        open_network(ATTRIBUTES, arguments.attributes) if arguments.attributes else None,
+        {name: open_network(EXTRACTORS, name) for name in arguments.extractors},
+        open_network(PAIRWISE, arguments.pairwise) if arguments.pairwise else None,
     )
 
 
-def kept_images(pipeline: UniEmoPipeline, row: str, arguments: EvaluationArguments, folder: Path) -> list[np.ndarray]:
-    """Images of a row by emotion. They are kept, so that a run that was stopped goes on where it was."""
-    images = []
-    for emotion in tqdm(EMOTIONS, ROWS[row]):
-        path = folder / f"{row}-{decisive_digest(row, arguments)}" / f"{emotion}.npy"
-        images.append(kept_pictures(path, partial(generate, pipeline, row, emotion, arguments)))
-    return images
+@dataclass(frozen=True)
+class Seen:
+    """What an understanding model sees of a picture: as in training, or as another model's own processor has it."""
+
+    processor: BaseImageProcessor
+
+    def __call__(self, picture: Picture) -> torch.Tensor:
+        if isinstance(self.processor, CLIPImageProcessorPil):
+            return EvaluationTransform(self.processor)(picture, None)
+        return self.processor(images=picture.open(), return_tensors="pt").pixel_values[0]
 
 
-def decisive_digest(row: str, arguments: EvaluationArguments) -> str:
-    """A short name of all that decides a row's images: weights and settings."""
-    weights, settings = sorted(Path(arguments.base).rglob("*.safetensors")), ["images", "steps", "seed", "guidance"]
-    if row == "uniemo":
-        weights.append(Path(arguments.adapter, ADAPTER_NAME))
-        settings.append("variation")
-    return digest_of([getattr(arguments, name) for name in settings], weights)
+def evaluate_understanding(
+    locations: Sequence[str], rows: Sequence[Row], observer: Observer
+) -> dict[str, UnderstandingScores]:
+    """The figures of each model on all rows.
 
-
-def truthful_caption(emotion: str, seed: int) -> str:
-    """A caption that names attributes drawn from their true distribution given the emotion."""
-    return full_caption(sample_attributes(np.random.default_rng([Stream.TRUE_CAPTIONS, seed]), emotion))
-
-
-def contact_sheet(images: list[np.ndarray], columns: int = 8) -> Image.Image:
-    """A row per emotion of the first images of each."""
-    return Image.fromarray(np.concatenate([np.concatenate(list(row[:columns]), axis=1) for row in images]))
-
-
-def generation(arguments: EvaluationArguments, output: Path) -> dict[str, Scores]:
-    """Scores of every row by the judge."""
-    judge = load_reader(Path(arguments.judge), arguments.judge_architecture)
-    real, reference = real_readings(arguments, judge)
-    scores = {"real": judge_images(real, reference)}
-    pipeline = UniEmoPipeline.from_pretrained(arguments.base, dtype=torch.float32, safety_checker=None)
-    pipeline.load_uniemo(arguments.adapter)
-    for row in ("uniemo", "word", "captions"):
-        images = kept_images(pipeline, row, arguments, output / "images")
-        scores[row] = judge_images([read(judge, pictures) for pictures in images], reference)
-        contact_sheet(images).save(output / f"contact_sheet_{row}.jpg", quality=92)
+    Raises:
+        ValueError: a model with other labels, or an emotion with fewer than two pictures.
+    """
+    labels, scores = labels_of(rows), {}
+    opened = {location: open_network(CLASSIFIERS, f"model:{location}") for location in locations}
+    for location, classifier in opened.items():
+        network = {location: OfPixels(classifier)}
+        found = observer.observe(rows, Seen(classifier.processor), network, f"understanding by {location}")
+        scores[location] = score_understanding(found[location][OUTPUT], labels)
     return scores
 
 
-def table(accuracies: dict[str, dict], scores: dict[str, Scores]) -> str:
-    """Both results as Markdown."""
-    lines = ["| understanding | accuracy | 95 % interval |", "|---|---|---|"]
-    for name, figures in accuracies.items():
-        low, high = figures.get("interval", (figures["accuracy"],) * 2)
-        lines.append(f"| {name} | {figures['accuracy']:.4f} | {low:.4f}-{high:.4f} |")
-    lines += ["", "| images | Emo-A | 95 % interval | Emo-A by Bayes | total variation | scene / object / palette |"]
-    lines[-1] += " coverage |"
-    lines.append("|---|---|---|---|---|---|---|")
-    for row, score in scores.items():
-        parts = " / ".join(f"{value:.3f}" for value in score.total_variation_by_attribute.values())
-        interval = "{:.3f}-{:.3f}".format(*score.interval)
-        lines.append(
-            f"| {ROWS[row]} | {score.emotion_accuracy:.3f} | {interval} | {score.bayes_emotion_accuracy:.3f} "
-            f"| {score.total_variation:.3f} | {parts} | {score.coverage:.3f} |"
+def evaluate_generation(
+    sets: Mapping[str, Sequence[Row]],
+    real: Sequence[Row],
+    networks: Networks,
+    load: Square,
+    observer: Observer,
+    seed: int = 0,
+) -> dict[str, Scores]:
+    """The figures of the held real images, then of each generated set, all against the same reference.
+
+    Args:
+        sets: by name, generated images with the emotions that were asked for.
+        real: images of one split.
+        networks: who looks at them.
+        load: what they see.
+        observer: keeps what they said.
+        seed: decides which images are held against each other, and the pairs.
+
+    Raises:
+        ValueError: an emotion with too few images in one of the sets.
+    """
+    matching = match([labels_of(rows) for rows in sets.values()], labels_of(real), seed)
+    of_real = networks.look(real, load, observer, REAL)
+    reference, held = of_real.take(matching.reference), of_real.take(matching.held)
+    scores = {REAL: score(held, held, reference)}
+    for (name, rows), compared in zip(sets.items(), matching.generated, strict=True):
+        found = networks.look(rows, load, observer, name)
+        scores[name] = score(found, found.take(compared), reference)
+    if networks.pairwise is not None:
+        shown = {REAL: [real[index] for index in matching.held.tolist()], **sets}
+        for name, rows in shown.items():
+            distance = pairwise_distance(rows, load, networks.pairwise, observer.batch_size, seed)
+            scores[name].figures[networks.pairwise.figure] = distance
+    return scores
+
+
+def over_seeds(runs: Sequence[Figures]) -> Figures:
+    """The mean of each figure over several runs, with its t interval; nothing of one run."""
+    if len(runs) < 2:
+        return {}
+    return {name: seed_estimate([figures[name].value for figures in runs]) for name in runs[0]}
+
+
+def labels_of(rows: Sequence[Row]) -> torch.Tensor:
+    """(N,) the emotions."""
+    return torch.tensor([row.label for row in rows])
+
+
+def check(data: DataArguments, arguments: EvaluationArguments) -> None:
+    """Whether the arguments say enough.
+
+    Raises:
+        ValueError: they do not.
+    """
+    if not (arguments.models or arguments.generated):
+        raise ValueError("Expected --models to evaluate understanding, --generated to evaluate images, or both.")
+    if arguments.generated and not (arguments.classifier and arguments.extractors):
+        raise ValueError(
+            "Generated images need --classifier, who judges their emotions, and --extractors, whose features tell "
+            "their variety: emotions alone reward collapse."
         )
-    return "\n".join([*lines, "", verdict(scores)]) + "\n"
+    if data.streaming:
+        raise ValueError("--streaming: an evaluation needs all rows at hand; leave it out.")
+    for name in ("models", "generated", "extractors"):
+        given = getattr(arguments, name)
+        if len(set(given)) < len(given):
+            raise ValueError(f"Expected different --{name}, found {' '.join(given)}.")
 
 
-def verdict(scores: dict[str, Scores]) -> str:
-    """What is asked of UniEmo: Emo-A of at least 0.8 of real images', total variation within 0.10 of theirs."""
-    real, uniemo = scores["real"], scores["uniemo"]
-    share, excess = uniemo.emotion_accuracy / real.emotion_accuracy, uniemo.total_variation - real.total_variation
-    met = share >= LEAST_SHARE and excess <= MOST_EXCESS
-    return (
-        f"Emo-A is {share:.3f} of the real images' (asked: {LEAST_SHARE}), total variation {excess:+.3f} above their "
-        f"floor (asked: at most {MOST_EXCESS}): {'met' if met else 'missed'}."
+def edge_of(sets: Mapping[str, Sequence[Row]], arguments: EvaluationArguments) -> int:
+    """The resolution asked for, else the shorter edge of the first generated image."""
+    return arguments.resolution or min(next(iter(sets.values()))[0].picture.size)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One half of an evaluation: for the JSON, as Markdown, and the matrices to draw."""
+
+    content: dict[str, Any]
+    table: str
+    confusions: dict[str, list[list[int]]]
+
+
+def understanding_part(models: Mapping[str, UnderstandingScores]) -> Part:
+    """Of models that are seeds of one row."""
+    mean = over_seeds([found.figures for found in models.values()])
+    return Part(
+        {"understanding": {"models": {name: asdict(one) for name, one in models.items()}, "mean": as_json(mean)}},
+        understanding_tables(models, mean),
+        {f"understanding, {named(list(models))}": total([found.confusion for found in models.values()])},
     )
 
 
-def main(arguments: EvaluationArguments) -> None:
+def generation_part(rows: Mapping[str, Scores], resolution: int) -> Part:
+    """Of real images, and generated sets that are seeds of one row."""
+    generated = {name: found for name, found in rows.items() if name != REAL}
+    mean = over_seeds([found.figures for found in generated.values()])
+    spaces = {name: over_seeds([found.spaces[name] for found in generated.values()]) for name in rows[REAL].spaces}
+    means = {"figures": as_json(mean), "spaces": {name: as_json(one) for name, one in spaces.items()}}
+    scores = {name: asdict(found) for name, found in rows.items()}
+    return Part(
+        {"generation": {"resolution": resolution, "rows": scores, "mean": means}},
+        generation_tables(rows, mean, spaces),
+        {
+            f"{REAL}, by the judge": rows[REAL].confusion,
+            f"generated, {named(list(generated))}": total([found.confusion for found in generated.values()]),
+        },
+    )
+
+
+def as_json(figures: Figures) -> dict[str, Any]:
+    """Figures as JSON holds them."""
+    return {name: asdict(figure) for name, figure in figures.items()}
+
+
+def named(places: Sequence[str]) -> str:
+    """How a figure calls one folder, or several whose numbers are summed."""
+    return Path(places[0]).name if len(places) == 1 else f"sum of {len(places)}"
+
+
+def total(confusions: Sequence[Sequence[Sequence[int]]]) -> list[list[int]]:
+    """The sum of (8, 8) matrices."""
+    return torch.tensor(confusions).sum(dim=0).tolist()
+
+
+def write(output: Path, arguments: dict[str, Any], parts: Sequence[Part]) -> None:
+    """All files of an evaluation; the JSON last, for it says that the others are there."""
+    text = "\n".join(part.table for part in parts)
+    write_whole(output / "evaluation.md", text)
+    confusions = {title: matrix for part in parts for title, matrix in part.confusions.items()}
+    draw_confusion(confusions).savefig(output / "confusion.png", dpi=100)
+    write_json(output / "evaluation.json", arguments | {k: v for part in parts for k, v in part.content.items()})
+    print(text)
+
+
+def main(data: DataArguments, arguments: EvaluationArguments) -> None:
     """Evaluate, print the tables, and write them beside the arguments that they came from."""
-    output = Path(arguments.output)
-    output.mkdir(parents=True, exist_ok=True)
-    accuracies = understanding(arguments)
-    scores = generation(arguments, output)
-    content = {
-        "arguments": asdict(arguments),
-        "understanding": accuracies,
-        "generation": {row: asdict(score) for row, score in scores.items()},
-    }
-    (output / "evaluation.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    (output / "evaluation.md").write_text(table(accuracies, scores), encoding="utf-8")
-    print(table(accuracies, scores))
+    check(data, arguments)
+    output, parts = Path(arguments.output), []
+    observer = Observer(output / "observed", arguments.batch_size, arguments.num_workers)
+    real = read_rows(data, arguments.split)
+    sets = {folder: read_generated(Path(folder)) for folder in arguments.generated}
+    networks = open_networks(arguments) if sets else None  # before the long work, which a wrong name would waste
+    if arguments.models:
+        parts.append(understanding_part(evaluate_understanding(arguments.models, real, observer)))
+    if networks is not None:
+        load = Square(edge_of(sets, arguments))
+        rows = evaluate_generation(sets, real, networks, load, observer, arguments.seed)
+        parts.append(generation_part(rows, load.edge))
+    write(output, {"data": asdict(data), "arguments": asdict(arguments)}, parts)
 
 
 if __name__ == "__main__":
     with errors_in_one_line():
-        main(parse(EvaluationArguments, "evaluate"))
+        main(*parse((DataArguments, EvaluationArguments), "evaluate"))

@@ -6,11 +6,13 @@ from dataclasses import dataclass, fields
 import torch
 
 from .backbones.reader import HEADS, Reading
+from .evaluating.scoring import Observed
 from .metrics import coverage, total_variation, wilson_interval
 from .miniemoset.attributes import BRIGHTNESSES, PALETTES, Attributes, posterior
 from .miniemoset.objects import OBJECTS
 from .miniemoset.scenes import SCENES
 
+JUDGE = "judge"
 PARTS = ("scene", "object", "palette")
 
 
@@ -71,6 +73,21 @@ def total_variation_by_part(readings: Sequence[Reading], reference: Sequence[Rea
     }
 
 
+def observed(readings: Sequence[Reading]) -> Observed:
+    """Readings by emotion, as `evaluating.scoring` takes them; their features are the space `JUDGE`."""
+    whole = Reading(
+        **{one.name: torch.cat([getattr(reading, one.name) for reading in readings]) for one in fields(Reading)}
+    )
+    attributes = {
+        "scene": whole.scene_logits.softmax(dim=1),
+        "object": whole.object_logits.sigmoid(),
+        "palette": whole.palette_logits.softmax(dim=1),
+    }
+    counts = torch.tensor([len(reading.emotion) for reading in readings])
+    labels = torch.arange(len(readings)).repeat_interleave(counts)
+    return Observed(labels, whole.emotion, attributes, {JUDGE: whole.features})
+
+
 def select(reading: Reading, chosen: torch.Tensor) -> Reading:
     """The reading of the pictures with these indices (M,), which may repeat."""
     return Reading(**{one.name: getattr(reading, one.name)[chosen] for one in fields(Reading)})
@@ -87,14 +104,15 @@ def bayes_posteriors(reading: Reading) -> torch.Tensor:
     The clearest object counts, and the second clearest where the judge rather sees it than not.
     """
     ranked = reading.object_logits.sort(dim=-1, descending=True)
+    others = zip(reading.scene.tolist(), reading.palette.tolist(), reading.brightness.tolist(), strict=True)
     found = []
-    for index in range(len(reading.scene)):
+    for index, (scene, palette, brightness) in enumerate(others):
         seen = 2 if ranked.values[index, 1] > 0 else 1
         attributes = Attributes(
-            scene=SCENES[reading.scene[index]],
+            scene=SCENES[scene],
             objects=tuple(OBJECTS[i] for i in ranked.indices[index, :seen].tolist()),
-            palette=PALETTES[reading.palette[index]],
-            brightness=BRIGHTNESSES[reading.brightness[index]],
+            palette=PALETTES[palette],
+            brightness=BRIGHTNESSES[brightness],
         )
         found.append(torch.from_numpy(posterior(attributes)))
     return torch.stack(found)

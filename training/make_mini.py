@@ -21,7 +21,7 @@ from transformers import CLIPImageProcessorPil, CLIPModel
 from uniemo_pipelines import UniEmoUnderstandingModel, embedded
 from uniemo_pipelines.adapters_uniemo import ADAPTER_NAME, read_adapter, write_adapter
 
-from . import choose_sampling, evaluate, train_baseline, train_joint, train_understanding
+from . import choose_sampling, evaluate_mini, train_baseline, train_joint, train_understanding
 from .backbones import gates
 from .backbones.clip import train_clip, zero_shot
 from .backbones.corpus import Corpus, make_corpus, render_chunk
@@ -246,7 +246,7 @@ def main() -> None:
     if not (RUNS / "sampling" / "sampling.json").exists():  # what `embedded.GUIDANCE` was chosen by
         choose_sampling.main(parse(choose_sampling.SamplingArguments, "choose_sampling", ["--config", CONFIG]))
     if not (RUNS / "evaluation" / "evaluation.json").exists():  # the test split and the final judge are read once
-        evaluate.main(parse(evaluate.EvaluationArguments, "evaluate", ["--config", CONFIG]))
+        evaluate_mini.main(parse(evaluate_mini.EvaluationArguments, "evaluate_mini", ["--config", CONFIG]))
 
 
 if __name__ == "__main__":

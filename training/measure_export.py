@@ -25,7 +25,7 @@ from uniemo_pipelines.textual_inversion_uniemo import export_textual_inversions
 from .backbones.reader import load_reader, read
 from .choose_sampling import FIGURES, Point, score
 from .config import parse
-from .evaluate import JudgedArguments, real_readings
+from .evaluate_mini import JudgedArguments, real_readings
 from .judging import judge_images
 from .miniemoset.attributes import EMOTIONS
 from .sampling import digest_of, kept_pictures, sample_pictures

@@ -26,7 +26,7 @@ from uniemo_pipelines.adapters_uniemo import ADAPTER_NAME
 
 from .backbones.reader import Reader, load_reader, read
 from .config import parse
-from .evaluate import SampledArguments
+from .evaluate_mini import SampledArguments
 from .judging import bayes_posteriors
 from .metrics import mean_interval
 from .miniemoset.attributes import EMOTIONS

@@ -7,10 +7,18 @@ What stage 1 gains over it is the queries' doing.
 
 from functools import partial
 from types import SimpleNamespace
+from typing import Any
 
 from accelerate.utils import set_seed
 from torch import Tensor, nn
-from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModel, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForImageClassification,
+    CLIPImageProcessorPil,
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    PreTrainedModel,
+)
 
 from uniemo_pipelines.fusion_uniemo import EMOTIONS
 
@@ -29,6 +37,12 @@ class PlainClassifierConfig(CLIPVisionConfig):
     model_type = "plain_emotion_classifier"
     classifier_hidden: int = 768
     classifier_dropout: float = 0.5
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if self.id2label is None and "num_labels" not in kwargs:
+            self.id2label = dict(enumerate(EMOTIONS))
+            self.label2id = {emotion: index for index, emotion in enumerate(EMOTIONS)}
+        super().__post_init__(**kwargs)
 
 
 class PlainClassifier(PreTrainedModel):
@@ -51,6 +65,10 @@ class PlainClassifier(PreTrainedModel):
     def forward(self, pixel_values: Tensor) -> SimpleNamespace:
         """Pictures (B, 3, H, W) -> an object with `logits` (B, 8)."""
         return SimpleNamespace(logits=self.classifier(self.vision_model(pixel_values).pooler_output))
+
+
+AutoConfig.register(PlainClassifierConfig.model_type, PlainClassifierConfig)
+AutoModelForImageClassification.register(PlainClassifierConfig, PlainClassifier)
 
 
 def build_model(arguments: FineTuningArguments) -> PlainClassifier:

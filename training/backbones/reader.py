@@ -65,19 +65,34 @@ class Reader(nn.Module):
 
 @dataclass
 class Reading:
-    """What a reader saw in N pictures: indices, or logits (N, 24), or probabilities (N, 8)."""
+    """What a reader saw in N pictures: logits of the four attributes, probabilities (N, 8), features (N, 224)."""
 
-    scene: torch.Tensor
+    scene_logits: torch.Tensor
     object_logits: torch.Tensor
-    palette: torch.Tensor
-    brightness: torch.Tensor
+    palette_logits: torch.Tensor
+    brightness_logits: torch.Tensor
     emotion: torch.Tensor
     features: torch.Tensor
+
+    @property
+    def scene(self) -> torch.Tensor:
+        """(N,)."""
+        return self.scene_logits.argmax(dim=-1)
 
     @property
     def object(self) -> torch.Tensor:
         """The clearest object of each picture, (N,)."""
         return self.object_logits.argmax(dim=-1)
+
+    @property
+    def palette(self) -> torch.Tensor:
+        """(N,)."""
+        return self.palette_logits.argmax(dim=-1)
+
+    @property
+    def brightness(self) -> torch.Tensor:
+        """(N,)."""
+        return self.brightness_logits.argmax(dim=-1)
 
 
 def load_reader(path: Path, architecture: str = "resnet") -> Reader:
@@ -93,10 +108,10 @@ def read(reader: Reader, images: np.ndarray, batch_size: int = 100) -> Reading:
     logits = [reader.eval()(to_tensor(images[i : i + batch_size])) for i in range(0, len(images), batch_size)]
     joined = {name: torch.cat([part[name] for part in logits]) for name in (*HEADS, "features")}
     return Reading(
-        scene=joined["scene"].argmax(-1),
+        scene_logits=joined["scene"],
         object_logits=joined["objects"],
-        palette=joined["palette"].argmax(-1),
-        brightness=joined["brightness"].argmax(-1),
+        palette_logits=joined["palette"],
+        brightness_logits=joined["brightness"],
         emotion=joined["emotion"].softmax(-1),
         features=joined["features"],
     )
