@@ -2,7 +2,9 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
+from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -18,4 +20,11 @@ def save_whole(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] 
     """Write tensors under another name first."""
     partial = path.with_name(f"{path.name}.partial")
     save_file(tensors, partial, metadata)
+    os.replace(partial, path)
+
+
+def save_image_whole(path: Path, image: Image.Image, **options: Any) -> None:
+    """Write an image under another name first, in the format of its own name; `options` are of that format."""
+    partial = path.with_name(f"{path.name}.partial")
+    image.save(partial, Image.registered_extensions()[path.suffix], **options)
     os.replace(partial, path)

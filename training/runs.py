@@ -107,12 +107,14 @@ def decisive_arguments(training: RunArguments, *others: Any) -> dict[str, Any]:
     return json.loads(json.dumps(chosen))
 
 
-def _compare(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs, each by its name with the old value and the new."""
     names = sorted(before.keys() | now.keys())
-    changed = [
-        f"{name} {before.get(name)!r} -> {now.get(name)!r}" for name in names if before.get(name) != now.get(name)
-    ]
-    if changed:
+    return [f"{name} {before.get(name)!r} -> {now.get(name)!r}" for name in names if before.get(name) != now.get(name)]
+
+
+def _compare(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
+    if changed := changes(before, now):
         raise ValueError(
             f"{folder} holds a run with other arguments: {'; '.join(changed)}. Give the old ones to go on with it, or "
             "another --output_dir to begin a new one."

@@ -56,5 +56,7 @@ def digest_of(settings: object, weights: Iterable[Path]) -> str:
     """A short name of all that decides pictures: settings, by their repr, and the bytes of weights."""
     digest = sha256(repr(settings).encode())
     for path in weights:
-        digest.update(path.read_bytes())
+        with path.open("rb") as file:
+            while block := file.read(2**20):  # a base's weights are several GB
+                digest.update(block)
     return digest.hexdigest()[:12]
