@@ -318,6 +318,13 @@ def test_checkpoints_stay_within_a_limit_also_while_one_is_written(world, tmp_pa
     assert not list((tmp_path / "small").glob("checkpoint-*"))
 
 
+def test_two_checkpoints_are_kept_the_last_and_the_best(world, tmp_path, monkeypatch):
+    accuracies = iter((0.5, 0.25, 0.125, 0.25, 0.25))
+    monkeypatch.setattr("training.engine.accuracy", lambda found: {"accuracy": next(accuracies), "pictures": 16})
+    train_understanding.main(*stage1(world, tmp_path, num_train_epochs=4))
+    assert {path.name for path in tmp_path.glob("checkpoint-*")} == {"checkpoint-2", "checkpoint-8"}
+
+
 def test_a_broken_picture_in_training_names_the_file_and_the_remedy(world, tmp_path):
     shutil.copytree(world / "emoset", tmp_path / "emoset")
     victim = next((tmp_path / "emoset" / "image").rglob("train_00002.png"))

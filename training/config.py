@@ -37,6 +37,9 @@ class RunArguments(TrainingArguments):
     ddp_find_unused_parameters: bool = field(default=False, metadata={"help": "every trained parameter is used"})
     hub_strategy: str = field(default="end", metadata={"help": "results are pushed when the run has ended"})
     seed: int = field(default=0, metadata={"help": "decides everything random"})
+    save_total_limit: int | None = field(
+        default=2, metadata={"help": "checkpoints that are kept, the newest; the best epoch's is one of them"}
+    )
     checkpoints_limit_gb: float | None = field(
         default=None,
         metadata={"help": "gigabytes that the run's checkpoints may take together, also while one is written"},

@@ -308,7 +308,7 @@ class StageTrainer(Trainer):
                 f"Expected --checkpoints_limit_gb of at least {needed * size / 1e9:.3g}, for {needed} checkpoints of "
                 f"{size / 1e9:.3g} GB are there at once; found {self.args.checkpoints_limit_gb:g}."
             )
-        self.args.save_total_limit = room - 1
+        self.args.save_total_limit = min(room - 1, self.args.save_total_limit or room)
 
 
 class Endless(IterableDataset):
