@@ -1,0 +1,480 @@
+"""Which generated images are kept, criterion by criterion on small arrays, then as a data set from tiny models."""
+
+import json
+import re
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from PIL import Image
+from training_world import OBJECTS, SCENES, arguments_of, records, stage1, write_clip, write_info
+
+from training import filter_generated, train_understanding
+from training.config import parse
+from training.data import DataArguments, open_vocabulary, read_rows
+from training.data.rows import NO_LABEL
+from training.filter_generated import FilterArguments
+from training.filtering import diverse, reading
+from training.filtering.candidates import Candidates
+from training.filtering.diverse import apportion, choose, without_duplicates
+from training.filtering.faithful import calibrated, fit_temperature, is_faithful, least_probability, margins
+from training.filtering.manifold import distance_to_real, is_clear, percentile
+from training.filtering.neighbours import MOST_EXACT, Neighbours, Reduction, cells_of, nearest_other
+from training.filtering.purity import Truth, purity_by_stage
+from training.filtering.report import attribute_distance
+from training.filtering.sieve import Sieve
+from training.generated import Settings
+from uniemo_pipelines.fusion_uniemo import EMOTIONS
+
+ROOT = Path(__file__).parents[1]
+
+# ---------------------------------------------------------------------------------------------------------- faithful
+
+
+def test_the_temperature_has_a_closed_form_for_two_classes():
+    # three of four right with logits (4, 0): calibrated where sigmoid(4 / T) = 3/4, that is T = 4 / log 3
+    logits, labels = torch.tensor([[4.0, 0.0]] * 4), torch.tensor([0, 0, 0, 1])
+    temperature = fit_temperature(logits, labels)
+    assert temperature == pytest.approx(4 / np.log(3), rel=1e-6)
+    assert calibrated(logits, temperature)[0] == pytest.approx([0.75, 0.25])
+
+
+def test_a_temperature_without_a_minimum_ends_at_its_bound():
+    assert fit_temperature(torch.tensor([[1.0, 0.0]] * 3), torch.zeros(3, dtype=torch.long)) == pytest.approx(0.05)
+    assert fit_temperature(torch.tensor([[1.0, 0.0]] * 3), torch.ones(3, dtype=torch.long)) == pytest.approx(20)
+
+
+def graded(hits: list[bool]) -> tuple[np.ndarray, np.ndarray]:
+    """Two-class probabilities .99, .98, ... for class 0, right where said."""
+    top = 0.99 - 0.01 * np.arange(len(hits))
+    return np.stack([top, 1 - top], 1), np.where(hits, 0, 1)
+
+
+def test_the_threshold_is_the_least_with_that_precision_above():
+    # wrong at the 10th and from the 28th on: of the first 30, 27 would be right if only 3 were wrong
+    probabilities, labels = graded([index != 9 and index < 28 for index in range(40)])
+    assert least_probability(probabilities, labels, 0.9) == pytest.approx(0.99 - 0.29)
+    assert least_probability(probabilities, labels, 0.95) == pytest.approx(0.99 - 0.27)
+
+
+def test_a_few_lucky_images_set_no_threshold():
+    probabilities, labels = graded([index < 19 for index in range(40)])
+    assert least_probability(probabilities, labels, 0.95) == pytest.approx(0.99 - 0.19)
+    with pytest.raises(ValueError, match=r"99\.0% of 40 .* found 95\.0% at the best; lower --precision"):
+        least_probability(probabilities, labels, 0.99)
+
+
+def test_equal_probabilities_stand_or_fall_together():
+    probabilities = np.array([[0.9, 0.1]] * 20 + [[0.8, 0.2]] * 20)
+    labels = np.array([0] * 20 + [0] * 10 + [1] * 10)
+    assert least_probability(probabilities, labels, 0.8) == pytest.approx(0.9), "with all of the second 20: 0.75"
+
+
+def test_margins_are_over_the_best_other_emotion():
+    probabilities = np.array([[0.5, 0.3, 0.2], [0.5, 0.3, 0.2]])
+    assert margins(probabilities, np.array([0, 1])) == pytest.approx([0.2, -0.2])
+    assert is_faithful(probabilities, np.array([0, 1]), 0.25, 0.1).tolist() == [True, False]
+    assert is_faithful(probabilities, np.array([0, 0]), 0.5, 0.25).tolist() == [False, False]
+
+
+# --------------------------------------------------------------------------------------------- clear, on the manifold
+
+
+def test_either_attribute_makes_an_image_clear():
+    scores = {"scene": np.array([0.9, 0.1, 0.1]), "object": np.array([0.0, 0.5, 0.4])}
+    assert is_clear(scores, {"scene": 0.8, "object": 0.5}).tolist() == [True, True, False]
+
+
+def test_percentiles_ask_for_enough_images():
+    assert percentile(np.arange(101.0), 95, "manifold") == 95
+    with pytest.raises(ValueError, match="at least 20 real images for the manifold, found 19"):
+        percentile(np.arange(19.0), 95, "manifold")
+
+
+def test_the_distance_is_to_the_kth_nearest():
+    real = Neighbours(np.array([[0.0, 0], [3, 0], [0, 10]]))
+    assert distance_to_real(real, np.array([[0.0, 4], [3, 0]]), 2) == pytest.approx([5, 3])
+    with pytest.raises(ValueError, match="at least 4 images .* found 3"):
+        distance_to_real(real, np.zeros((1, 2)), 4)
+
+
+def test_the_reduction_keeps_what_lies_in_few_directions_and_refuses_another_width():
+    flat = np.random.default_rng(0).standard_normal((50, 2)) @ np.array([[1.0, 2, 3, 4], [0, 1, 0, -1]])
+    reduce = Reduction(flat, 2)
+    points = reduce(flat)
+    assert points.shape == (50, 2) and reduce.explained == pytest.approx(1, abs=1e-5)
+    assert np.linalg.norm(points[0] - points[1:], axis=1) == pytest.approx(
+        np.linalg.norm(flat[0] - flat[1:], axis=1), rel=1e-4
+    )
+    assert reduce.all([flat[:20], flat[20:]]) == pytest.approx(points, abs=1e-5)
+    with pytest.raises(ValueError, match="features 4 wide, as the real images', found 3"):
+        reduce(flat[:, :3])
+
+
+def test_the_nearest_other_point_is_not_the_point_itself():
+    points = np.array([[0.0], [0], [1], [4]])
+    assert nearest_other(points) == pytest.approx([0, 0, 1, 3])
+
+
+def test_a_search_among_many_finds_nearly_all_and_the_same_each_time():
+    random = np.random.default_rng(0)
+    points = random.standard_normal((MOST_EXACT + 1, 4)).astype(np.float32)
+    queries = points[:200] + 0.001
+    found = Neighbours(points, seed=3).search(queries, 3)
+    again = Neighbours(points, seed=3).search(queries, 3)
+    assert (found.positions == again.positions).all() and (found.distances == again.distances).all()
+    exact = np.argsort(((queries[:, None] - points[None]) ** 2).sum(-1), 1)[:, :3]
+    assert np.mean(found.positions == exact) > 0.97
+
+
+# ----------------------------------------------------------------------------------------------------------- diverse
+
+
+def test_of_near_duplicates_the_best_stays():
+    points = np.array([[0.0], [0.1], [5], [5.1], [9]])
+    quality = np.array([0.5, 0.9, 0.8, 0.2, 0.1])
+    assert without_duplicates(points, quality, 0.2).tolist() == [False, True, True, False, True]
+
+
+def test_where_nothing_is_near_all_stay():
+    assert without_duplicates(np.array([[0.0], [1], [2]]), np.ones(3), 0.5).all()
+
+
+def test_a_chain_of_duplicates_keeps_every_other():
+    # the second is near the first and falls; the third is near the second alone, which is gone
+    assert without_duplicates(np.array([[0.0], [1], [2]]), np.array([0.9, 0.8, 0.7]), 1.5).tolist() == [
+        True,
+        False,
+        True,
+    ]
+
+
+def test_more_duplicates_than_are_compared_at_once_leave_one():
+    count = 7 * diverse.NEIGHBOURS
+    points = np.concatenate([np.zeros((count, 2)), np.full((count, 2), 9.0)])
+    quality = np.random.default_rng(0).permutation(2 * count) / count
+    stays = np.flatnonzero(without_duplicates(points, quality, 0.5))
+    assert sorted(stays) == sorted([quality[:count].argmax(), count + quality[count:].argmax()])
+
+
+@pytest.mark.parametrize("radius", [0.02, 0.1, 0.4])
+def test_no_two_that_stay_are_near_and_each_that_falls_is_near_a_better_one(radius):
+    random = np.random.default_rng(1)
+    points, quality = random.uniform(size=(400, 2)).astype(np.float32), random.uniform(size=400)
+    stays = without_duplicates(points, quality, radius)
+    distances = np.linalg.norm(points[:, None] - points[None], axis=-1)
+    np.fill_diagonal(distances, np.inf)
+    assert 0 < stays.sum() < 400 and distances[np.ix_(stays, stays)].min() > radius
+    better = quality[None] > quality[:, None]
+    assert ((distances <= radius) & better).any(1)[~stays].all()
+
+
+def test_quotas_by_largest_remainder():
+    assert apportion(10, np.array([47.0, 16, 15.8, 12, 6.1, 3.1])).tolist() == [5, 2, 1, 1, 1, 0]
+    assert apportion(1, np.array([1.0, 1])).tolist() == [1, 0], "the first of equals"
+    assert apportion(7, np.array([0.0, 2])).tolist() == [0, 7]
+    with pytest.raises(ValueError, match="more than 0"):
+        apportion(3, np.zeros(2))
+
+
+def test_the_best_of_each_cell_comes_first():
+    cells, quality = np.array([0, 0, 1, 2]), np.array([0.9, 0.8, 0.1, 0.2])
+    assert choose(cells, quality, {}, {}, 3).tolist() == [True, False, True, True]
+    assert choose(cells, quality, {}, {}, 2).tolist() == [True, False, False, True]
+
+
+def test_no_attribute_takes_more_than_its_quota():
+    cells, quality = np.arange(5), np.array([0.9, 0.8, 0.7, 0.6, 0.5])
+    shown = {"scene": np.array([0, 0, 0, 1, NO_LABEL])}
+    chosen = choose(cells, quality, shown, {"scene": np.array([2, 1])}, 4)
+    assert chosen.tolist() == [True, True, False, True, True], "an image that shows nothing has no quota"
+
+
+def test_cells_part_what_lies_apart():
+    points = np.concatenate([np.full((10, 2), centre) for centre in (0.0, 5.0)])
+    cells = cells_of(points + 0.01 * np.arange(20)[:, None] % 0.1, 2, seed=1)
+    assert len(set(cells[:10])) == len(set(cells[10:])) == 1 and cells[0] != cells[10]
+    assert len(set(cells_of(points[:3], 3))) == 3
+
+
+# ------------------------------------------------------------------------------------------------- sieve and figures
+
+LABELS = np.arange(16) % 8
+
+
+def test_an_image_falls_at_the_first_criterion_only():
+    sieve = Sieve(LABELS)
+    sieve.ask("probability", np.arange(16) != 3)
+    sieve.ask("manifold", sieve.left != 4)
+    assert sieve.counts() == [2, 2, 2, 1, 1, 2, 2, 2]
+    assert [(one.name, sum(sieve.fallen(one))) for one in sieve.asked] == [("probability", 1), ("manifold", 1)]
+
+
+def test_an_emptied_emotion_names_criterion_and_remedy():
+    sieve = Sieve(LABELS)
+    sieve.ask("probability", np.arange(16) != 2)
+    message = f"'manifold'.*none of {EMOTIONS[2]} \\(had 1\\); raise --manifold_percentile"
+    with pytest.raises(ValueError, match=message):
+        sieve.ask("manifold", sieve.left != 10)
+
+
+def test_emotions_without_a_candidate_are_refused():
+    with pytest.raises(ValueError, match=f"found none of {EMOTIONS[7]}"):
+        Sieve(np.arange(7))
+
+
+def test_purity_after_each_criterion():
+    probabilities = np.eye(8)[LABELS]
+    read = {"scene": np.zeros(16, int)}
+    intended = {"scene": np.where(np.arange(16) < 4, 0, 1)}
+    empty = np.zeros(16)
+    candidates = Candidates(LABELS, probabilities, intended, read, {"scene": empty}, empty[:, None], empty, empty)
+    assert candidates.agreed["scene"].tolist() == [0] * 4 + [NO_LABEL] * 12
+    truth = Truth(np.arange(16) >= 8, np.where(np.arange(16) >= 8, 0.9, 0.1), {"scene": np.arange(16) % 2})
+    sieve = Sieve(LABELS)
+    sieve.ask("probability", np.arange(16) >= 4)
+    purity = purity_by_stage(truth, candidates, sieve)
+    assert (purity["generated"].judged, purity["generated"].attributes["scene"]) == (0.5, 0.5)
+    after = purity["after probability"]
+    assert (after.images, after.judged, after.attributes["scene"]) == (12, pytest.approx(8 / 12), None)
+    assert after.posterior == pytest.approx((8 * 0.9 + 4 * 0.1) / 12)
+
+
+def test_the_distance_of_attributes_is_the_mean_over_emotions_with_labels():
+    counts = np.zeros((8, 2))
+    counts[0], counts[1] = (1, 1), (4, 0)
+    read, labels = np.array([0, 0, 1, 0]), np.array([0, 0, 1, 2])
+    assert attribute_distance(read, labels, counts) == pytest.approx((0.5 + 1) / 2)
+    assert attribute_distance(read, labels, np.zeros((8, 2))) is None
+
+
+# ------------------------------------------------------------------------------------------------ a whole data set
+
+
+def draw(path: Path, label: int, number: int) -> None:
+    """A colour an emotion, with a little noise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    colour = np.array([255 * (label >> bit & 1) for bit in range(3)]) * 0.7 + 30
+    noise = np.random.default_rng(number).normal(0, 12, (8, 8, 3))
+    small = Image.fromarray((colour + noise).clip(0, 255).astype(np.uint8))
+    small.resize((32, 32), Image.Resampling.NEAREST).save(path)
+
+
+def write_real(folder: Path) -> None:
+    """Four pictures an emotion in each of three splits, of all scenes and objects, so that none has no quota."""
+    write_info(folder)
+    for start, split in enumerate(("train", "val", "calibration")):
+        rows = []
+        for number in range(32):
+            label = number % 8
+            image = f"image/{EMOTIONS[label]}/{split}_{number:05d}.png"
+            draw(folder / image, label, 100 * start + number)
+            content = {"emotion": EMOTIONS[label], "scene": SCENES[number // 8 % 3], "object": [OBJECTS[number // 8]]}
+            annotation = folder / f"annotation/{EMOTIONS[label]}/{split}_{number:05d}.json"
+            annotation.parent.mkdir(parents=True, exist_ok=True)
+            annotation.write_text(json.dumps(content))
+            rows.append([EMOTIONS[label], image, annotation.relative_to(folder).as_posix()])
+        (folder / f"{split}.json").write_text(json.dumps(rows))
+
+
+def write_corpus(folder: Path, real: Path, digest: str = "a1") -> Path:
+    """Five images an emotion: three good ones, one of another emotion's colour, and one that is
+
+    of the first emotion a copy of a validation image, of others of the first good one.
+    """
+    lines = []
+    for label, emotion in enumerate(EMOTIONS):
+        for number in range(5):
+            image = f"image/{emotion}/{emotion}_{number:06d}.png"
+            draw(folder / image, label if number != 3 else (label + 1) % 8, 1000 + 10 * label + number)
+            if number == 4:
+                source = folder / lines[-4]["image"] if label else real / f"image/{emotion}/val_00000.png"
+                (folder / image).write_bytes(source.read_bytes())
+            scene, thing = SCENES[label % 3].replace("_", " "), OBJECTS[label % 4].lower()
+            lines.append(
+                {"image": image, "emotion": emotion, "seed": 10 * label + number, "scene": scene, "object": thing}
+                | {"condition": [f"conditions/{emotion}-000000.safetensors", number]}
+            )
+    (folder / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    settings = Settings(
+        adapter="a", adapter_digest=digest, base="b", base_digest="b1", prompt=None, guidance=2.0, steps=2,
+        emotion_space="joint", variation=1.0, seed=0, batch_size=5, dtype="float32", size=[32, 32], images=5,
+        versions={},
+    )  # fmt: skip
+    (folder / "generation.json").write_text(json.dumps(asdict(settings)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Real images, a filter that was trained on them, an extractor, a corpus, and `kept`, what is left of it."""
+    world = tmp_path_factory.mktemp("world")
+    write_real(world / "emoset")
+    write_clip(world / "clip")
+    settings = {"num_train_epochs": 40, "backbone_learning_rate": 1e-3, "head_learning_rate": 1e-3}
+    settings |= {"classifier_dropout": 0.0, "smallest_crop": 0.6}
+    train_understanding.main(*stage1(world, world / "filter", **settings))
+    tiny.save_clip(world / "extractor")
+    write_corpus(world / "corpus", world / "emoset")
+    filter_generated.main(*asked(world, world / "kept"))
+    return world
+
+
+def asked(world: Path, output: Path, **changes: Any) -> tuple[Any, ...]:
+    settings = {
+        "data": str(world / "emoset"),
+        "corpora": [str(world / "corpus")],
+        "models": [str(world / "filter")],
+        "extractor": str(world / "extractor"),
+        "output": str(output),
+        "features": str(world / "features"),
+        "keep": 5,
+        "clarity_percentile": 0.0,
+        "manifold_percentile": 100.0,
+        "skip": ["clear", "manifold"],
+        "device": "cpu",
+        **changes,
+    }
+    return arguments_of((DataArguments, FilterArguments), settings)
+
+
+def fell(folder: Path) -> dict[str, str | None]:
+    verdicts = [json.loads(line) for line in (folder / "verdicts.jsonl").read_text().splitlines()]
+    return {one["image"]: one["fell"] for one in verdicts}
+
+
+def test_wrong_colours_and_copies_fall_each_at_its_criterion(world):
+    found = fell(world / "kept")
+    for label, emotion in enumerate(EMOTIONS):
+        names = [f"image/{emotion}/{emotion}_{number:06d}.png" for number in range(5)]
+        assert found[names[3]] == "probability"
+        copies = {found[names[4]]} if label == 0 else {found[names[1]], found[names[4]]}
+        assert ("real copy" if label == 0 else "own copy") in copies
+        assert None in {found[name] for name in names[:3]}
+    report = json.loads((world / "kept" / "report.json").read_text())
+    assert sum(report["kept"].values()) + sum(sum(row.values()) for row in report["fallen"].values()) == 40
+    for name in ("kept.jpg", "rejected.jpg", "report.png"):
+        Image.open(world / "kept" / name).load()
+    assert "| fell: own copy |" in (world / "kept" / "report.md").read_text()
+
+
+def test_what_is_kept_opens_as_a_data_set_with_soft_labels(world):
+    kept, real = DataArguments(data=str(world / "kept")), DataArguments(data=str(world / "emoset"))
+    assert open_vocabulary(kept) == open_vocabulary(real)
+    rows = read_rows(kept, "train")
+    assert len(rows) == sum(one is None for one in fell(world / "kept").values())
+    for row in rows:
+        assert sum(row.probabilities) == pytest.approx(1, abs=1e-5) and np.argmax(row.probabilities) == row.label
+        assert row.scene in (NO_LABEL, row.label % 3), "the intended one or none"
+        assert set(row.objects) <= {row.label % 4}
+    path = next((world / "kept" / "annotation" / "awe").iterdir())
+    generated = json.loads(path.read_text())["generated"]
+    assert generated["adapter_digest"] == "a1"
+    copied = next((world / "kept" / "image" / "awe").glob(path.stem + ".*"))
+    assert copied.read_bytes() == (world / "corpus" / generated["image"]).read_bytes()
+
+
+def test_stage_1_learns_from_it_beside_the_real_ones(world, tmp_path):
+    settings = {"generated": [str(world / "kept")], "num_train_epochs": 1, "per_device_train_batch_size": 4}
+    train_understanding.main(*stage1(world, tmp_path / "run", **settings))
+    kept = sum(one is None for one in fell(world / "kept").values())
+    assert len(records(tmp_path / "run", "loss")) >= (32 + min(kept, 32)) // 4
+
+
+def test_other_thresholds_need_no_network_and_the_same_give_the_same(world, tmp_path, monkeypatch):
+    def never(*_: Any) -> None:
+        raise AssertionError("images are looked at once")
+
+    monkeypatch.setattr(reading.Filter, "_compute", never)
+    monkeypatch.setattr(reading.Extractor, "_compute", never)
+    filter_generated.main(*asked(world, tmp_path / "again"))
+    for file in ("verdicts.jsonl", "train.json", "report.json"):
+        assert (tmp_path / "again" / file).read_bytes() == (world / "kept" / file).read_bytes()
+    filter_generated.main(*asked(world, tmp_path / "again", skip=["faithful", "clear", "manifold", "diverse"], keep=2))
+    assert len(json.loads((tmp_path / "again" / "train.json").read_text())) == 16, "of another filter in its place"
+    assert len(list((tmp_path / "again" / "image").rglob("*.png"))) == 16
+
+
+def test_an_emptied_emotion_leaves_the_earlier_data_set_alone(world):
+    before = {path: path.read_bytes() for path in (world / "kept").rglob("*") if path.is_file()}
+    with pytest.raises(ValueError, match="'margin'.*lower --margin"):
+        filter_generated.main(*asked(world, world / "kept", margin=1.1))
+    assert before == {path: path.read_bytes() for path in (world / "kept").rglob("*") if path.is_file()}
+
+
+def test_two_models_judge_by_the_mean_of_their_logarithms(world, tmp_path):
+    data, arguments = asked(world, tmp_path / "out", features=str(tmp_path / "features"))
+    vocabulary = open_vocabulary(data)
+    pictures = [row.picture for row in read_rows(data, "val")]
+    alone = reading.Filter([str(world / "filter")], vocabulary, arguments).read(pictures, "alone")
+    twice = reading.Filter([str(world / "filter")] * 2, vocabulary, arguments).read(pictures, "twice")
+    assert torch.allclose(alone.logits, twice.logits, atol=1e-5) and alone.logits.exp().sum(-1).allclose(
+        torch.ones(32)
+    )
+
+
+# --------------------------------------------------------------------------------------------------------- bad input
+
+
+def refused(world: Path, tmp_path: Path, message: str, **changes: Any) -> None:
+    with pytest.raises(ValueError, match=message):
+        filter_generated.main(*asked(world, tmp_path / "out", **changes))
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_missing_from_a_manifest(world, tmp_path):
+    corpus = write_corpus(tmp_path / "corpus", world / "emoset")
+    (corpus / "image/awe/awe_000002.png").unlink()
+    message = r"lists 40 images, of which 1 are not there, for example .*awe_000002\.png; repeat"
+    refused(world, tmp_path, message, corpora=[str(corpus)])
+
+
+def test_corpora_of_different_adapters(world, tmp_path):
+    other = write_corpus(tmp_path / "corpus", world / "emoset", digest="b2")
+    refused(world, tmp_path, r"the adapter that drew .* \(a1\), found b2", corpora=[str(world / "corpus"), str(other)])
+
+
+def test_a_manifest_of_another_form(world, tmp_path):
+    corpus = write_corpus(tmp_path / "corpus", world / "emoset")
+    (corpus / "manifest.jsonl").write_text('{"image": "a.png"}\n')
+    refused(world, tmp_path, "manifest.jsonl: expected lines as training.generate writes", corpora=[str(corpus)])
+
+
+def test_too_few_images_of_an_emotion(world, tmp_path):
+    refused(world, tmp_path, "at least 6 generated images of each emotion, found 5 of .*lower --keep", keep=6)
+
+
+def test_a_model_of_another_vocabulary(world, tmp_path):
+    tiny.save_understanding(tmp_path / "other")
+    refused(world, tmp_path, "expected a model of this data set's 3 scenes", models=[str(tmp_path / "other")])
+
+
+def test_an_output_that_is_read_from_or_holds_something_else(world, tmp_path):
+    with pytest.raises(ValueError, match="it is read from"):
+        filter_generated.main(*asked(world, world / "corpus"))
+    with pytest.raises(ValueError, match="holds files of something else"):
+        filter_generated.main(*asked(world, world / "filter"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"skip": ["clean"]}, "--skip knows faithful, clear, manifold, diverse; found clean"),
+        ({"precision": 0.0}, "--precision is above 0"),
+        ({"manifold_percentile": 101.0}, "--manifold_percentile is from 0 to 100; found 101"),
+        ({"keep": 0}, "--keep is at least 1"),
+    ],
+)
+def test_arguments_out_of_range(world, tmp_path, changes, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        asked(world, tmp_path / "out", **changes)
+
+
+def test_the_configuration_of_the_embedded_world_is_read():
+    config = ROOT / "training" / "configs" / "miniemoset.yaml"
+    data, arguments = parse((DataArguments, FilterArguments), "filter_generated", ["--config", str(config)])
+    assert data.data and arguments.keep and arguments.calibration_split == "calibration"

@@ -1,0 +1,89 @@
+"""How many labels are right, where a judge can tell: in the embedded world, whose truth a reader reads."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..backbones.reader import Reader, Reading, load_reader, read
+from ..data.pictures import Picture
+from ..data.rows import NO_LABEL
+from ..judging import bayes_posteriors
+from ..metrics import wilson_interval
+from .candidates import Candidates
+from .chunks import digest_of_weights, kept_chunks
+from .sieve import Sieve
+
+
+@dataclass(frozen=True)
+class Purity:
+    """Of the images that were left at a stage.
+
+    Attributes:
+        images: how many.
+        judged, interval: share whose target is the emotion that the judge sees, with its 95 % interval.
+        posterior: mean probability of the target by the world's own probabilities, given the attributes read.
+        attributes: by kind, the share of annotations that name what the judge reads; None without an annotation.
+    """
+
+    images: int
+    judged: float
+    interval: tuple[float, float]
+    posterior: float
+    attributes: dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What the judge found in N candidates: is the target what it sees, the target's posterior, and attributes."""
+
+    hits: np.ndarray
+    posterior: np.ndarray
+    read: dict[str, np.ndarray]
+
+
+def read_truth(
+    weights: str, architecture: str, pictures: Sequence[Picture], labels: np.ndarray, features: str
+) -> Truth:
+    """Let the judge read the candidates; computed once."""
+    judge = load_reader(Path(weights), architecture)
+    key = f"truth {architecture} {digest_of_weights(judge)}"
+    parts = list(kept_chunks(pictures, lambda some: _compute(judge, some), key, Path(features), "judging"))
+    joined = {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
+    rows = np.arange(len(labels))
+    return Truth(
+        joined["emotion"].argmax(1) == labels,
+        joined["posterior"][rows, labels],
+        {kind: joined[kind] for kind in ("scene", "object")},
+    )
+
+
+def _compute(judge: Reader, pictures: Sequence[Picture]) -> dict[str, Tensor]:
+    found: Reading = read(judge, np.stack([np.asarray(picture.open()) for picture in pictures]))
+    return {
+        "emotion": found.emotion,
+        "posterior": bayes_posteriors(found),
+        "scene": found.scene,
+        "object": found.object,
+    }
+
+
+def purity_by_stage(truth: Truth, candidates: Candidates, sieve: Sieve) -> dict[str, Purity]:
+    """Purity of all candidates, and of those left after each criterion."""
+    fell = np.where(sieve.fell < 0, np.iinfo(np.int8).max, sieve.fell)
+    stages = {"generated": np.ones(len(fell), bool)}
+    for criterion, position in sieve.positions():
+        stages[f"after {criterion.name}"] = fell > position
+    return {name: _purity(truth, candidates, stage) for name, stage in stages.items()}
+
+
+def _purity(truth: Truth, candidates: Candidates, stage: np.ndarray) -> Purity:
+    hits, count = int(truth.hits[stage].sum()), int(stage.sum())
+    shares = {}
+    for kind, agreed in candidates.agreed.items():
+        named = stage & (agreed != NO_LABEL)
+        shares[kind] = float((agreed == truth.read[kind])[named].mean()) if named.any() else None
+    return Purity(count, hits / count, wilson_interval(hits, count), float(truth.posterior[stage].mean()), shares)

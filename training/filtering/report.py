@@ -1,0 +1,184 @@
+"""What a filter did, for people: how many fell at which criterion, what changed, and what it looks like."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+
+from uniemo_pipelines import drawing
+from uniemo_pipelines.fusion_uniemo import EMOTIONS
+
+from ..data.rows import NO_LABEL, Vocabulary
+from ..metrics import total_variation
+from .candidates import Candidates, Limits
+from .corpus import Corpus
+from .purity import Purity
+from .sieve import Sieve
+
+SHEET_COLUMNS, SHEET_EDGE = 10, 128
+MOST_SHOWN = 24
+
+
+def summary(
+    candidates: Candidates,
+    limits: Limits,
+    sieve: Sieve,
+    counts: Mapping[str, np.ndarray],
+    purity: Mapping[str, Purity] | None,
+) -> dict[str, Any]:
+    """All figures as JSON has them.
+
+    Args:
+        counts: by kind, real images of each emotion that name each attribute, (8, A).
+        purity: by stage, where there is a judge.
+    """
+    return {
+        "limits": asdict(limits),
+        "generated": dict(zip(EMOTIONS, np.bincount(sieve.labels, minlength=len(EMOTIONS)).tolist(), strict=True)),
+        "fallen": {one.name: dict(zip(EMOTIONS, sieve.fallen(one), strict=True)) for one in sieve.asked},
+        "kept": dict(zip(EMOTIONS, sieve.counts(), strict=True)),
+        "annotated": {kind: int((agreed[sieve.left] != NO_LABEL).sum()) for kind, agreed in candidates.agreed.items()},
+        "total_variation": {
+            kind: {
+                "generated": attribute_distance(candidates.read[kind], sieve.labels, counts[kind]),
+                "kept": attribute_distance(candidates.read[kind][sieve.left], sieve.labels[sieve.left], counts[kind]),
+            }
+            for kind in candidates.read
+        },
+        "purity": {stage: asdict(figures) for stage, figures in purity.items()} if purity else None,
+    }
+
+
+def attribute_distance(read: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> float | None:
+    """Total variation, 0..1, of the attributes read from the real labels, the mean over emotions.
+
+    Args:
+        read: (M,) attributes of generated images.
+        labels: (M,) their emotions.
+        counts: (8, A) of the real labels. Emotions without any are left out; None where none has any.
+    """
+    distances = []
+    for label, real in enumerate(counts):
+        own = read[labels == label]
+        if real.sum() and len(own):
+            reference = torch.from_numpy(np.repeat(np.arange(len(real)), real.astype(int)))
+            distances.append(total_variation(torch.from_numpy(own), reference, len(real)))
+    return float(np.mean(distances)) if distances else None
+
+
+def markdown(content: Mapping[str, Any]) -> str:
+    """The figures of `summary` as tables."""
+    lines = ["| | " + " | ".join(EMOTIONS) + " | all |", "|---" * (len(EMOTIONS) + 2) + "|"]
+    rows = {"generated": content["generated"]}
+    rows |= {f"fell: {name}": row for name, row in content["fallen"].items()}
+    rows["**kept**"] = content["kept"]
+    for name, row in rows.items():
+        cells = [row[emotion] for emotion in EMOTIONS]
+        lines.append(f"| {name} | " + " | ".join(map(str, [*cells, sum(cells)])) + " |")
+    lines += ["", *_limits(content["limits"]), *_attributes(content)]
+    if content["purity"]:
+        lines += ["", *_purity(content["purity"])]
+    return "\n".join(lines) + "\n"
+
+
+def _limits(limits: Mapping[str, Any]) -> list[str]:
+    clarity = ", ".join(f"{kind} {value:.3f}" for kind, value in limits["clarity"].items()) or "not asked"
+    return [
+        f"- probability at least {limits['probability']:.3f} at temperature {limits['temperature']:.3f}, and "
+        f"{limits['margin']:.3f} above the runner-up",
+        f"- clarity at least: {clarity}",
+        f"- distance to real images at most {limits['distance']:.4f}, near-duplicates within {limits['radius']:.4f}, "
+        f"in {limits['explained']:.1%} of the features' variance",
+    ]
+
+
+def _attributes(content: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for kind, distance in content["total_variation"].items():
+        if distance["generated"] is not None:
+            lines.append(
+                f"- {kind}: total variation from the real labels {distance['generated']:.3f} before, "
+                f"{distance['kept']:.3f} after; {content['annotated'][kind]} kept images are annotated with one"
+            )
+    return lines
+
+
+def _purity(purity: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    kinds = list(next(iter(purity.values()))["attributes"])
+    heads = ["images", "number", "judge sees the target", "95 % interval", "posterior of the target"]
+    heads += [f"{kind} annotations right" for kind in kinds]
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    for stage, row in purity.items():
+        shares = ["" if row["attributes"][kind] is None else f"{row['attributes'][kind]:.3f}" for kind in kinds]
+        interval = "{:.3f}-{:.3f}".format(*row["interval"])
+        cells = [stage, row["images"], f"{row['judged']:.3f}", interval, f"{row['posterior']:.3f}", *shares]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return lines
+
+
+def plot(candidates: Candidates, sieve: Sieve, counts: Mapping[str, np.ndarray], vocabulary: Vocabulary) -> Figure:
+    """Where images of each emotion fell, and the share of each attribute in real, generated and kept ones."""
+    kinds = [kind for kind in candidates.read if counts[kind].sum()]
+    figure = Figure(figsize=(11, 4.2 * (1 + len(kinds))), layout="constrained")
+    first, *others = figure.subplots(1 + len(kinds), 1, squeeze=False)[:, 0]
+    _plot_fallen(first, sieve)
+    names = {"scene": vocabulary.scenes, "object": vocabulary.objects}
+    for axis, kind in zip(others, kinds, strict=True):
+        read = candidates.read[kind]
+        shares = {
+            "real": counts[kind].sum(0),
+            "generated": np.bincount(read, minlength=len(names[kind])),
+            "kept": np.bincount(read[sieve.left], minlength=len(names[kind])),
+        }
+        _plot_shares(axis, kind, names[kind], {name: found / found.sum() for name, found in shares.items()})
+    return figure
+
+
+def _plot_fallen(axis: Axes, sieve: Sieve) -> None:
+    parts = {"kept": sieve.counts()} | {one.name: sieve.fallen(one) for one in sieve.asked}
+    bottom = np.zeros(len(EMOTIONS))
+    for name, numbers in parts.items():
+        axis.bar(EMOTIONS, numbers, bottom=bottom, label=name, color="black" if name == "kept" else None)
+        bottom += numbers
+    axis.set(title="generated images of each emotion, by the criterion that they fell at first", ylabel="images")
+    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
+
+
+def _plot_shares(axis: Axes, kind: str, names: Sequence[str], shares: Mapping[str, np.ndarray]) -> None:
+    shown = np.argsort(-shares["real"], kind="stable")[:MOST_SHOWN]
+    for number, (name, found) in enumerate(shares.items()):
+        axis.bar(np.arange(len(shown)) + (number - 1) * 0.27, found[shown], 0.27, label=name)
+    axis.set_xticks(range(len(shown)), [names[index] for index in shown], rotation=50, ha="right", fontsize=8)
+    axis.set(title=f"most frequent {kind}s: labels of real images, read in generated ones", ylabel="share")
+    axis.legend(fontsize=8)
+
+
+def kept_sheet(corpus: Corpus, sieve: Sieve) -> Image.Image:
+    """A row an emotion of kept images, evenly picked."""
+    left = sieve.left
+    return _sheet(corpus, {name: left[sieve.labels[left] == label] for label, name in enumerate(EMOTIONS)})
+
+
+def rejected_sheet(corpus: Corpus, sieve: Sieve) -> Image.Image | None:
+    """A row a criterion of images that fell at it, evenly picked; None where none fell."""
+    rows = {criterion.name: np.flatnonzero(sieve.fell == position) for criterion, position in sieve.positions()}
+    rows = {name: found for name, found in rows.items() if len(found)}
+    return _sheet(corpus, rows) if rows else None
+
+
+def _sheet(corpus: Corpus, rows: Mapping[str, np.ndarray]) -> Image.Image:
+    picked = {name: found[:: -(-len(found) // SHEET_COLUMNS)] for name, found in rows.items()}
+    return drawing.sheet(
+        {name: [_small(corpus.pictures[index].picture.open()) for index in found] for name, found in picked.items()}
+    )
+
+
+def _small(image: Image.Image) -> Image.Image:
+    small = image.copy()
+    small.thumbnail((SHEET_EDGE, SHEET_EDGE))
+    return small
