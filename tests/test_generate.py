@@ -164,32 +164,39 @@ def test_a_corpus_stopped_anywhere_goes_on_to_the_same_bytes(world, tmp_path, mo
     assert len(drawn) == 24 - whole
 
 
-@pytest.mark.slow
-def test_a_corpus_killed_on_one_process_goes_on_over_two_to_the_same_bytes(world, tmp_path):
-    flags = ["--base", world / "base", "--adapter", world / "adapter", "--output", tmp_path / "corpus"]
-    flags += ["--images", 5, "--batch_size", 2, "--steps", 2, "--guidance", 3.0]
-    kill = """
+DRIVER = """
 import os, runpy, signal
 from training import generated
-from PIL import Image
-save, saved = generated.save_image_whole, []
-def killed(path, image):
-    saved.append(path)
-    if len(saved) == 12:
+save, names, saved = generated.save_image_whole, os.environ["NAMES"] + os.environ.get("RANK", ""), []
+def watched(path, image, **options):
+    saved.append(path.name)
+    if len(saved) == int(os.environ.get("KILL_AT", 0)):
         image.save(path.with_name(path.name + ".partial"), "PNG")
         os.kill(os.getpid(), signal.SIGKILL)
-    save(path, image)
-generated.save_image_whole = killed
+    save(path, image, **options)
+    open(names, "a").write(path.name + "\\n")
+generated.save_image_whole = watched
 runpy.run_module("training.generate", run_name="__main__")
 """
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "training.generate"]
+
+
+@pytest.mark.slow
+def test_a_corpus_killed_on_one_process_goes_on_over_two_to_the_same_bytes(world, tmp_path):
+    (tmp_path / "driver.py").write_text(DRIVER)
+    flags = ["--base", world / "base", "--adapter", world / "adapter", "--output", tmp_path / "corpus"]
+    flags += ["--images", 5, "--batch_size", 2, "--steps", 2, "--guidance", 3.0]
     environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads()), "ACCELERATE_USE_CPU": "true"}
-    for command, expected in ((["-c", kill], -signal.SIGKILL), (launcher, 0)):
+    environment |= {"PYTHONPATH": str(ROOT), "NAMES": str(tmp_path / "names")}
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    for command, kill_at, expected in (([], 12, -signal.SIGKILL), (launcher, 0, 0)):
+        command = [sys.executable, *command, str(tmp_path / "driver.py"), *map(str, flags)]
         done = subprocess.run(
-            [sys.executable, *command, *map(str, flags)], cwd=ROOT, env=environment, capture_output=True, text=True
+            command, cwd=ROOT, env=environment | {"KILL_AT": str(kill_at)}, capture_output=True, text=True
         )
         assert done.returncode == expected, done.stderr[-3000:]
     assert contents(tmp_path / "corpus") == contents(world / "whole")
+    first, second = (set((tmp_path / f"names{rank}").read_text().split()) for rank in (0, 1))
+    assert first - {"sheet.jpg"} and second and not first & second, "each drew a share of its own"
 
 
 def test_more_images_go_on_and_leave_the_others_as_they_are(world, tmp_path):

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import diffusers
 import torch
-from accelerate import PartialState
-from accelerate.utils import tqdm
+from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs, tqdm
 from diffusers.loaders.lora_base import LORA_WEIGHT_NAME_SAFE
 from huggingface_hub import snapshot_download
 from PIL import Image
@@ -205,7 +205,7 @@ def remake(pipeline: UniEmoPipeline, settings: Settings, image: GeneratedImage) 
     """An image of a corpus again, alone.
 
     Sums are rounded otherwise in a batch of one than in the corpus' batches: of the embedded model's images in float32
-    on a CPU, two in 100,000 numbers differ, by one grey level. Restoring a lost file to the bit is `main`'s work.
+    on a CPU a few in 100,000 numbers differ, by one grey level. Only `main` makes a lost file again to the bit.
 
     Args:
         pipeline: with the weights that the settings' digests are of.
@@ -233,34 +233,37 @@ def remake_only(pipeline: UniEmoPipeline, settings: Settings, folder: Path, name
     return path
 
 
-def generate(pipeline: UniEmoPipeline, settings: Settings, folder: Path, state: PartialState) -> None:
+def generate(pipeline: UniEmoPipeline, settings: Settings, folder: Path, accelerator: Accelerator) -> None:
     """Draw what the folder does not have yet, each process its share, and then write the manifest."""
     missing = [chunk for chunk in chunks_of(settings.images, settings.batch_size) if not read_chunk(folder, chunk)]
-    state.wait_for_everyone()  # or some would see what others have written since
-    if state.is_main_process and not is_begun(folder):
+    accelerator.wait_for_everyone()  # or some would see what others have written since
+    if accelerator.is_main_process and not is_begun(folder):
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / SETTINGS, asdict(settings))
-    state.wait_for_everyone()
-    mine = missing[state.process_index :: state.num_processes]
+    accelerator.wait_for_everyone()
+    mine = missing[accelerator.process_index :: accelerator.num_processes]
     with tqdm(total=sum(chunk.count for chunk in mine), desc="images", unit="image") as bar:
         for chunk in mine:
             draw_chunk(pipeline, settings, chunk, folder)
             bar.update(chunk.count)
-    state.wait_for_everyone()
-    if state.is_main_process:
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
         write_manifest(folder, settings)
 
 
 def main(arguments: GenerationArguments) -> None:
     """Generate, or go on, or make one image again."""
-    state, folder = PartialState(timeout=PATIENCE), Path(arguments.output)
+    # Processes on the CPU alone know of each other only where accelerate is told that it is the CPU.
+    handlers = [InitProcessGroupKwargs(timeout=PATIENCE)]
+    accelerator = Accelerator(cpu=not torch.accelerator.is_available(), kwargs_handlers=handlers)
+    folder = Path(arguments.output)
     weights = Weights.find(arguments.base, arguments.adapter)
-    pipeline = load_pipeline(weights, arguments.dtype, state.device)
+    pipeline = load_pipeline(weights, arguments.dtype, accelerator.device)
     settings = settings_of(arguments, weights, pipeline)
     refuse_other_settings(folder, settings)
     if arguments.only is None:
-        generate(pipeline, settings, folder, state)
-    elif state.is_main_process:
+        generate(pipeline, settings, folder, accelerator)
+    elif accelerator.is_main_process:
         print(remake_only(pipeline, settings, folder, arguments.only))
 
 
