@@ -27,6 +27,7 @@ from training.data import (
     open_vocabulary,
     read_rows,
 )
+from training.engine import Endless
 from uniemo_pipelines.fusion_uniemo import EMOTIONS
 
 PROCESSOR = CLIPImageProcessorPil(size={"shortest_edge": SIZE}, crop_size={"height": SIZE, "width": SIZE})
@@ -194,6 +195,12 @@ def test_over_processes_and_workers_each_sample_comes_once(tmp_path, monkeypatch
     assert sorted(numbers(found)) == [*range(COUNT)]
     for item in found:  # the same augmentation, whoever reads it
         assert item["random"] == seen[int(item["number"])]["random"]
+
+
+def test_a_worker_without_a_file_is_an_error_and_no_hang(tmp_path):
+    stream = stream_of(write_parquet(tmp_path / "set", files=1))
+    with pytest.raises(ValueError, match="lower --dataloader_num_workers"):
+        list(islice(DataLoader(Endless(stream), 4, num_workers=2), 20))
 
 
 def test_a_new_epoch_reaches_a_streams_workers_that_live_on(tmp_path):
