@@ -8,12 +8,14 @@ from huggingface_hub import HfApi, constants, get_token
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 from huggingface_hub.utils import httpx
 
+from .runs import ARGUMENTS, FIRST_SPACE
+
 TOKENS = "https://huggingface.co/settings/tokens"
 
 # What is for going on here: checkpoints, and arguments.json with this machine's paths. The Trainer's training_args.bin
 # is a pickle that holds the token in the clear.
 NOT_PUBLISHED = (
-    *("checkpoint-*", "arguments.json", "first_emotion_space.safetensors", "*training_args.bin"),
+    *("checkpoint-*", ARGUMENTS, FIRST_SPACE, "*training_args.bin"),
     *("*.part", "*.partial"),
 )
 

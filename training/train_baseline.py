@@ -11,14 +11,7 @@ from typing import Any
 
 from accelerate.utils import set_seed
 from torch import Tensor, nn
-from transformers import (
-    AutoConfig,
-    AutoModelForImageClassification,
-    CLIPImageProcessorPil,
-    CLIPVisionConfig,
-    CLIPVisionModel,
-    PreTrainedModel,
-)
+from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModel, PreTrainedModel
 
 from uniemo_pipelines.fusion_uniemo import EMOTIONS
 
@@ -65,10 +58,6 @@ class PlainClassifier(PreTrainedModel):
     def forward(self, pixel_values: Tensor) -> SimpleNamespace:
         """Pictures (B, 3, H, W) -> an object with `logits` (B, 8)."""
         return SimpleNamespace(logits=self.classifier(self.vision_model(pixel_values).pooler_output))
-
-
-AutoConfig.register(PlainClassifierConfig.model_type, PlainClassifierConfig)
-AutoModelForImageClassification.register(PlainClassifierConfig, PlainClassifier)
 
 
 def build_model(arguments: FineTuningArguments) -> PlainClassifier:

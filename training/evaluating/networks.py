@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import (
+    AutoConfig,
     AutoImageProcessor,
     AutoModelForImageClassification,
     BaseImageProcessor,
@@ -26,11 +27,14 @@ from uniemo_pipelines.attributes import normalise
 from uniemo_pipelines.fusion_uniemo import EMOTIONS
 from uniemo_pipelines.understanding_uniemo import load_understanding
 
-from .. import train_baseline  # noqa: F401 (the Auto classes know its classifier from then on)
 from ..backbones.reader import ARCHITECTURES, Reader, load_reader
+from ..train_baseline import PlainClassifier, PlainClassifierConfig
 
 READER_EDGE = 128
 INCEPTION = "inception"
+
+AutoConfig.register(PlainClassifierConfig.model_type, PlainClassifierConfig)
+AutoModelForImageClassification.register(PlainClassifierConfig, PlainClassifier)
 
 
 class ThroughProcessor(nn.Module):

@@ -1,6 +1,7 @@
 """Distances of pairs of images of one emotion, by a network that looks at both."""
 
 from collections.abc import Sequence
+from importlib import import_module
 
 import torch
 from accelerate import PartialState
@@ -33,7 +34,8 @@ class Lpips(nn.Module):
             raise ValueError(f"Expected lpips:{', lpips:'.join(LPIPS_NETWORKS)}; found lpips:{network}.")
         try:
             from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
-            from torchvision import models as _  # noqa: F401
+
+            import_module("torchvision.models")  # torchmetrics would ask for it later, and not so clearly
         except ImportError as error:
             raise ValueError(
                 f'LPIPS needs torchvision, found: {error}; install ".[metrics-torchvision]", or leave --pairwise out.'
