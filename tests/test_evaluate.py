@@ -303,6 +303,29 @@ def test_frechet_distances_stand_where_there_are_images_enough() -> None:
     assert score(shifted, shifted, observed(0, 250)).spaces["line"]["frechet_distance"].value > floor + 1.5
 
 
+class Remembered:
+    """Networks that have seen all images."""
+
+    def __init__(self, **said: Observed) -> None:
+        self.said = said | {evaluate.REAL: observed(0, 500)}
+
+    def look(self, rows: object, load: object, observer: object, description: str) -> Observed:
+        return self.said[description]
+
+
+def test_sets_that_are_too_small_have_frechet_distances_together() -> None:
+    near = Remembered(a=observed(1, 125), b=observed(2, 125))
+    far = Remembered(a=observed(1, 125), b=observed(2, 125, shift=2.0))
+    sets = {"a": [], "b": []}
+    found = [evaluate.pooled_distances(sets, [], networks, None, None) for networks in (near, far)]
+    together = [one[evaluate.POOLED]["line"]["frechet_distance"].value for one in found]
+    assert together[1] > together[0] + 0.5
+    assert found[0][evaluate.REAL] == found[1][evaluate.REAL], "the floor is the same"
+    few = Remembered(a=observed(1, 125), b=observed(2, 100))
+    assert not evaluate.pooled_distances(sets, [], few, None, None)
+    assert not evaluate.pooled_distances({"a": []}, [], near, None, None)
+
+
 def test_a_set_without_readers_of_attributes_says_what_is_missing() -> None:
     bare = replace(observed(0, 10), attributes={})
     assert "give --attributes" in score(bare, bare, bare).left_out[0]

@@ -93,22 +93,23 @@ def parse(arguments: type | tuple[type, ...], section: str, argv: Sequence[str] 
     for action in parser._actions:
         if action.dest in UNUSED:
             action.help = SUPPRESS
-    parser.add_argument("--config", metavar="FILE.yaml", help=f"YAML file with a section {section!r}")
+    known = {known.name for one in types for known in fields(one)}
+    if "config" not in known:  # a script that hands it on has it among its own
+        parser.add_argument("--config", metavar="FILE.yaml", help=f"YAML file with a section {section!r}")
     argv = list(sys.argv[1:] if argv is None else argv)
     only_config = ArgumentParser(add_help=False, allow_abbrev=False)
     only_config.add_argument("--config")
     config = only_config.parse_known_args(argv)[0].config
-    known = {known.name for one in types for known in fields(one)}
     try:
         flags = flags_of(config, section, known) if config else []
-        *filled, _, unknown = parser.parse_args_into_dataclasses(
+        found = parser.parse_args_into_dataclasses(
             flags + argv, return_remaining_strings=True, look_for_args_file=False
         )
     except (ValueError, OSError) as error:
         parser.error(str(error))
-    if unknown:
+    if unknown := found[-1]:
         parser.error(f"unknown arguments: {' '.join(unknown)}")
-    return tuple(filled) if isinstance(arguments, tuple) else filled[0]
+    return found[: len(types)] if isinstance(arguments, tuple) else found[0]
 
 
 def flags_of(path: str | Path, section: str, known: set[str]) -> list[str]:

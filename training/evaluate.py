@@ -31,15 +31,16 @@ from .evaluating.images import Square, read_generated
 from .evaluating.networks import ATTRIBUTES, CLASSIFIERS, EXTRACTORS, OfPixels, open_network
 from .evaluating.observing import OUTPUT, Observer
 from .evaluating.pairs import PAIRWISE, pairwise_distance
-from .evaluating.scoring import Figures, Observed, Scores, match, score
-from .evaluating.tables import generation_tables, understanding_tables
+from .evaluating.scoring import Figures, Observed, Scores, frechet_figures, joined, match, score
+from .evaluating.tables import generation_tables, pooled_table, understanding_tables
 from .files import write_whole
+from .metrics.distances import LEAST_IMAGES
 from .metrics.seeds import seed_estimate
 from .metrics.understanding import UnderstandingScores, draw_confusion, score_understanding
 from .runs import write_json
 from .scripts import errors_in_one_line
 
-REAL = "real images"
+REAL, POOLED = "real images", "all generated sets together"
 JUDGE, ATTRIBUTE_READER = "the judge", "the reader of attributes"
 
 
@@ -180,6 +181,33 @@ def evaluate_generation(
     return scores
 
 
+def pooled_distances(
+    sets: Mapping[str, Sequence[Row]],
+    real: Sequence[Row],
+    networks: Networks,
+    load: Square,
+    observer: Observer,
+    seed: int = 0,
+) -> dict[str, dict[str, Figures]]:
+    """By row and extractor, Fréchet distances of all sets together, and of as many real images, the floor.
+
+    Empty for a single set, whose own row has them, and where all together are too few.
+    """
+    if len(sets) < 2:
+        return {}
+    found = joined([networks.look(rows, load, observer, name) for name, rows in sets.items()])
+    of_real = networks.look(real, load, observer, REAL)
+    matching = match([found.labels], of_real.labels, seed)
+    if min(len(matching.held), len(matching.reference)) < LEAST_IMAGES:
+        return {}
+    reference = of_real.take(matching.reference).features
+    compared = {REAL: of_real.take(matching.held), POOLED: found.take(matching.generated[0])}
+    return {
+        row: {name: frechet_figures(reference[name], features, name) for name, features in one.features.items()}
+        for row, one in compared.items()
+    }
+
+
 def over_seeds(runs: Sequence[Figures]) -> Figures:
     """The mean of each figure over several runs, with its t interval; nothing of one run."""
     if len(runs) < 2:
@@ -237,16 +265,17 @@ def understanding_part(models: Mapping[str, UnderstandingScores]) -> Part:
     )
 
 
-def generation_part(rows: Mapping[str, Scores], resolution: int) -> Part:
+def generation_part(rows: Mapping[str, Scores], pooled: dict[str, dict[str, Figures]], resolution: int) -> Part:
     """Of real images, and generated sets that are seeds of one row."""
     generated = {name: found for name, found in rows.items() if name != REAL}
     mean = over_seeds([found.figures for found in generated.values()])
     spaces = {name: over_seeds([found.spaces[name] for found in generated.values()]) for name in rows[REAL].spaces}
     means = {"figures": as_json(mean), "spaces": {name: as_json(one) for name, one in spaces.items()}}
     scores = {name: asdict(found) for name, found in rows.items()}
+    together = {row: {name: as_json(one) for name, one in found.items()} for row, found in pooled.items()}
     return Part(
-        {"generation": {"resolution": resolution, "rows": scores, "mean": means}},
-        generation_tables(rows, mean, spaces),
+        {"generation": {"resolution": resolution, "rows": scores, "mean": means, "pooled": together}},
+        generation_tables(rows, mean, spaces) + pooled_table(pooled),
         {
             f"{REAL}, by the judge": rows[REAL].confusion,
             f"generated, {named(list(generated))}": total([found.confusion for found in generated.values()]),
@@ -291,8 +320,8 @@ def main(data: DataArguments, arguments: EvaluationArguments) -> None:
         parts.append(understanding_part(evaluate_understanding(arguments.models, real, observer)))
     if networks is not None:
         load = Square(edge_of(sets, arguments))
-        rows = evaluate_generation(sets, real, networks, load, observer, arguments.seed)
-        parts.append(generation_part(rows, load.edge))
+        looked = (sets, real, networks, load, observer, arguments.seed)
+        parts.append(generation_part(evaluate_generation(*looked), pooled_distances(*looked), load.edge))
     write(output, {"data": asdict(data), "arguments": asdict(arguments)}, parts)
 
 

@@ -171,24 +171,23 @@ def make_uniemo() -> None:
         component(section, make)
 
 
-def make_judges(vae: AutoencoderKL) -> None:
-    """Both judges, trained on renders and on the VAE's reconstructions of them.
+def make_judge(name: str, vae: AutoencoderKL) -> None:
+    """A judge, trained on renders and on the VAE's reconstructions of them.
 
-    On both they must name emotions within four points of the Bayes optimum.
+    On both it must name emotions within four points of the Bayes optimum.
     """
-    for name, options in JUDGES.items():
 
-        def load(folder: Path, options: dict[str, Any] = options) -> Reader:
-            return train_reader(
-                folder / "judge.safetensors",
-                emotional=True,
-                augmentation=lambda pixels: reconstruct(vae, pixels),
-                **options,
-            )
+    def load(folder: Path) -> Reader:
+        return train_reader(
+            folder / "judge.safetensors",
+            emotional=True,
+            augmentation=lambda pixels: reconstruct(vae, pixels),
+            **JUDGES[name],
+        )
 
-        folder = component(name, load)
-        least = dict.fromkeys(("renders", "reconstructions"), bayes_accuracy() - 0.04)
-        gate(folder, "emotion", lambda folder=folder, load=load: gates.judge_gate(load(folder), vae), least)
+    folder = component(name, load)
+    least = dict.fromkeys(("renders", "reconstructions"), bayes_accuracy() - 0.04)
+    gate(folder, "emotion", lambda: gates.judge_gate(load(folder), vae), least)
 
 
 def assemble(target: Path = embedded.FOLDER) -> None:
@@ -242,7 +241,8 @@ def main() -> None:
         write_dataset(DATA)
     make_uniemo()
     assemble()
-    make_judges(vae)
+    for name in JUDGES:
+        make_judge(name, vae)
     if not (RUNS / "sampling" / "sampling.json").exists():  # what `embedded.GUIDANCE` was chosen by
         choose_sampling.main(parse(choose_sampling.SamplingArguments, "choose_sampling", ["--config", CONFIG]))
     if not (RUNS / "evaluation" / "evaluation.json").exists():  # the test split and the final judge are read once

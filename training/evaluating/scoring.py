@@ -63,6 +63,16 @@ class Observed:
         return self.take((self.labels == label).nonzero().flatten())
 
 
+def joined(parts: Sequence[Observed]) -> Observed:
+    """The images of all parts, by the same networks."""
+    attributes, features = (
+        {name: torch.cat([one[name] for one in named]) for name in named[0]}
+        for named in ([part.attributes for part in parts], [part.features for part in parts])
+    )
+    labels, probabilities = (torch.cat([getattr(part, name) for part in parts]) for name in ("labels", "probabilities"))
+    return Observed(labels, probabilities, attributes, features)
+
+
 Pair = tuple[Observed, Observed]
 """Images of one emotion, and real ones of it."""
 

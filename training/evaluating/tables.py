@@ -81,6 +81,15 @@ def generation_tables(rows: Mapping[str, Scores], mean: Figures, mean_spaces: Ma
     return "\n".join([*text, *counts, *(f"- Left out: {sentence}" for sentence in left_out)]) + "\n"
 
 
+def pooled_table(rows: Mapping[str, Mapping[str, Figures]]) -> str:
+    """A table an extractor of distances that are of all sets together; nothing where there are none."""
+    text = ""
+    for extractor in next(iter(rows.values()), {}):
+        columns = {name: spaces[extractor] for name, spaces in rows.items()}
+        text += f"\nFeatures of `{extractor}`:\n\n" + figures_table(columns, SPACE)
+    return text
+
+
 def figures_table(columns: Mapping[str, Figures], labels: Mapping[str, str]) -> str:
     """A line for each figure that a column has, with its 95 % interval."""
     lines = ["| figure | " + " | ".join(columns) + " |", "|---" * (1 + len(columns)) + "|"]

@@ -1,0 +1,132 @@
+"""The reproduction's plan, and its way from evaluations to tables; nothing is trained here."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from task_commands import check_commands, flags
+
+from training import reproduce, tasks
+from training.backbones.clip import new_clip
+from training.evaluate import POOLED, REAL
+from training.reproduce import ReproductionArguments
+from training.reproducing import measuring, rows
+from training.reproducing.plan import SIZES, WIDE_HEAD, Plan
+from training.tasks import Task
+from training.train_baseline import PlainClassifier, PlainClassifierConfig
+from uniemo_pipelines.modeling_uniemo import UniEmoUnderstandingModel
+
+CONFIG = "training/configs/reproduction.yaml"
+
+
+def planned(size: str) -> dict[str, Task]:
+    return {task.name: task for task in Plan(SIZES[size], CONFIG, Path("out")).tasks()}
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_every_command_is_understood_and_waits_for_what_it_reads(size):
+    check_commands(list(planned(size).values()), Path("out"))
+
+
+def test_the_full_size_has_every_row_and_the_numbers_of_seeds_that_were_promised():
+    full = SIZES["full"]
+    assert (full.understanding_seeds, full.generation_seeds) == (8, 5)
+    assert list(full.understanding) == [row.name for row in rows.UNDERSTANDING]
+    assert {row.name for row in rows.GENERATION} <= set(full.sets)
+    assert set(full.arms) == {row.name for row in rows.FEEDBACK}
+    assert full.feedback_labels == (400, 800, 1600, 3200)
+    assert 8 * full.images * full.generation_seeds >= 2000, "what a Fréchet distance takes"
+
+
+def test_the_test_split_and_the_final_judge_are_the_full_sizes_alone_and_for_measuring():
+    for size in SIZES:
+        for task in planned(size).values():
+            final = [word for word in task.command if "final_judge" in word or word == "test"]
+            assert not final or size == "full" and task.name.startswith(("measured/", "final_judge")), task
+
+
+def test_rows_of_a_seed_share_their_labels_and_differ_in_what_they_are_named_for():
+    found = planned("full")
+    for seed in range(SIZES["full"].understanding_seeds):
+        for row in ("baseline", "wide_head", "queries", "contrast", "joint", "detached"):
+            asked = flags(found[f"trained/{row}-{seed}"])
+            assert (asked["subset"], asked["seed"]) == (["800"], [str(seed)])
+    joint, detached = (flags(found[f"trained/{row}-3"]) for row in ("joint", "detached"))
+    assert {name for name in joint.keys() | detached.keys() if joint.get(name) != detached.get(name)} == {
+        *("output_dir", "latents", "implicit_feedback")
+    }
+
+
+def test_feedback_is_cross_fitted_and_all_its_arms_have_equal_steps():
+    found = planned("full")
+    for labels in SIZES["full"].feedback_labels:
+        cell = f"feedback/{labels}-1"
+        asked = {arm: flags(found[f"{cell}/{arm}"]) for arm in SIZES["full"].arms}
+        assert len({(one["max_steps"][0], one["start"][0], one["seed"][0]) for one in asked.values()}) == 1
+        assert asked["real"]["subset"] == [str(labels + 240)] and asked["none"]["subset"] == [str(labels)]
+        generator, kept = flags(found[f"{cell}/generator"]), flags(found[f"{cell}/kept-filtered"])
+        assert generator["half"] == ["0"] and kept["models"] == [f"out/{cell}/model-1"]
+        assert flags(found[f"{cell}/model-1"])["half"] == ["1"]
+
+
+def test_a_wide_head_has_the_parameters_of_queries_blocks_and_head():
+    clip = new_clip(100, 99)
+    vision = clip.config.vision_config
+    model = UniEmoUnderstandingModel.from_clip(
+        clip, num_scene_queries=8, num_object_queries=8, classifier_hidden=128
+    )
+    wide = PlainClassifier(PlainClassifierConfig(**vision.to_dict(), classifier_hidden=WIDE_HEAD))
+    parts = ("scene_queries", "object_queries", "scene_interaction", "object_interaction", "classifier")
+    whole = sum(value.numel() for part in parts for value in getattr(model, part).parameters())
+    assert sum(value.numel() for value in wide.classifier.parameters()) == pytest.approx(whole, rel=1e-3)
+
+
+def evaluated(task: Task) -> dict:
+    """What an evaluation of a task's folders might write: other numbers for each folder."""
+    asked, figure = flags(task), lambda number: {"value": 0.5 + 0.01 * number, "interval": None}
+    if "models" in asked:
+        scores = {
+            folder: {"figures": {name: figure(len(folder) + index) for name in measuring.UNDERSTANDING}}
+            for index, folder in enumerate(asked["models"])
+        }
+        return {"understanding": {"models": scores}}
+    found = {
+        folder: {
+            "figures": {name: figure(index) for name in measuring.GENERATION},
+            "spaces": {"judge": {name: figure(2 * index) for name in measuring.IN_SPACE}},
+        }
+        for index, folder in enumerate([REAL, *asked["generated"]])
+    }
+    pooled = {row: {"judge": {"frechet_distance": figure(9)}} for row in (REAL, POOLED)}
+    return {"generation": {"rows": found, "pooled": pooled}}
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_evaluations_become_tables_and_figures(size, tmp_path, monkeypatch, capsys):
+    def run(command: tuple[str, ...], **options: object) -> SimpleNamespace:
+        task = Task("", tuple(command))
+        for name in ("output", "output_dir"):
+            for folder in flags(task).get(name, []):
+                Path(folder).mkdir(parents=True, exist_ok=True)
+                (Path(folder) / "train.json").write_text("[1, 2, 3]")
+        if command[2] == "training.evaluate":
+            Path(flags(task)["output"][0], "evaluation.json").write_text(json.dumps(evaluated(task)))
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(tasks.subprocess, "run", run)
+    monkeypatch.setattr(measuring, "RUNS", tmp_path)
+    (tmp_path / "half_clip").mkdir()
+    (tmp_path / "half_clip/gate.json").write_text('{"zero shot": {"scene": 1.0, "object": 0.48}}')
+    reproduce.main(ReproductionArguments(config=CONFIG, size=size, output=str(tmp_path), workers=2))
+    text = (tmp_path / size / "reproduction.md").read_text()
+    assert text in capsys.readouterr().out and ("smoke" in text) == (size == "small")
+    for row in (*rows.UNDERSTANDING, *rows.GENERATION):
+        planned_rows = (*SIZES[size].understanding, *SIZES[size].sets)
+        assert (f"| {row.title} |" in text) == (row.name in planned_rows), row
+    assert "object 0.480" in text and "800 labels: 3, 3" in text
+    results = json.loads((tmp_path / size / "results.json").read_text())
+    assert len(results["understanding"]["joint"]["accuracy"]) == SIZES[size].understanding_seeds
+    assert results["generation"]["complete"]["coverage"][1] == 0.5 + 0.01 * 4, "of the second set, after real images"
+    for name in ("understanding", "generation", "feedback"):
+        assert (tmp_path / size / f"{name}.png").stat().st_size > 10_000

@@ -1,0 +1,60 @@
+"""The paper on MiniEmoSet with one command: understanding, generation and feedback, as tables and figures.
+
+    python -m training.reproduce --config training/configs/reproduction.yaml --size small   # a smoke test, an hour
+    python -m training.reproduce --config training/configs/reproduction.yaml --size full    # hours
+
+Trains every row of the three tables with every seed, and the rivals, by this package's scripts: what is run is in
+training/reproducing/plan.py, and each command's output in `logs/`. The same command again goes on where it was stopped.
+Seeds draw the labelled subset, fresh weights and the order of the pictures; all rows of a seed share them. Shared by all
+are the data, the CLIP that knows half of it, and the Stable Diffusion that the package carries.
+
+The full size reads the test split and asks the final judge, which took no part in any choice, when all is trained. The
+small size never does: it has the calibration split and the development judge, and its numbers are not to be quoted.
+
+Writes `reproduction.md`, `results.json`, `understanding.png`, `generation.png` and `feedback.png`.
+"""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .config import parse
+from .files import write_whole
+from .reproducing.figures import curves_figure, feedback_figure, understanding_figure
+from .reproducing.measuring import collect
+from .reproducing.plan import SIZES, Plan
+from .reproducing.tables import report
+from .runs import write_json
+from .scripts import errors_in_one_line
+from .tasks import run_tasks
+
+
+@dataclass(kw_only=True)
+class ReproductionArguments:
+    """How much, and where."""
+
+    config: str = field(metadata={"help": "YAML file with a section for this and for every step's script"})
+    size: str = field(metadata={"help": "how much", "choices": list(SIZES)})
+    output: str = field(metadata={"help": "folder; each size has one of its own in it"})
+    workers: int = field(
+        default_factory=lambda: os.cpu_count() or 1, metadata={"help": "commands side by side; one a processor"}
+    )
+
+
+def main(arguments: ReproductionArguments) -> None:
+    """Run what has not been run yet, then collect, write and print."""
+    output = Path(arguments.output, arguments.size)
+    plan = Plan(SIZES[arguments.size], arguments.config, output)
+    run_tasks(plan.tasks(), output, arguments.workers)
+    results = collect(plan, arguments.size)
+    write_json(output / "results.json", results)
+    figures = {"understanding": understanding_figure, "generation": curves_figure, "feedback": feedback_figure}
+    for name, draw in figures.items():
+        draw(results).savefig(output / f"{name}.png", dpi=110)
+    write_whole(output / "reproduction.md", report(results))
+    print(report(results))
+
+
+if __name__ == "__main__":
+    with errors_in_one_line():
+        main(parse(ReproductionArguments, "reproduce"))

@@ -1,0 +1,360 @@
+"""Which commands a reproduction runs; a task's name is its folder in the output."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..make_mini import RUNS
+from ..tasks import Task, script
+
+WIDE_HEAD = 4568
+"""Hidden units of a plain head that has as many parameters as queries, blocks and head together."""
+
+STAGE1: dict[str, tuple[str, dict[str, Any]]] = {
+    "baseline": ("train_baseline", {}),
+    "wide_head": ("train_baseline", {"classifier_hidden": WIDE_HEAD}),
+    "queries": ("train_understanding", {"scene_loss_weight": 0, "object_loss_weight": 0}),
+    "contrast": ("train_understanding", {}),
+    "pooled": ("train_understanding", {"pooled_patches": True}),
+}
+STAGE2: dict[str, tuple[str, dict[str, Any]]] = {
+    "joint": ("contrast", {}),
+    "detached": ("contrast", {"implicit_feedback": False}),
+    "one_feature": ("contrast", {"alpha": "zero"}),
+    "patches": ("pooled", {}),
+    "alpha_one": ("contrast", {"alpha": "one"}),
+    "alpha_mean": ("contrast", {"alpha": "mean"}),
+    "no_condition_loss": ("contrast", {"condition_weight": 0, "triplet_weight": 0}),
+    "released_condition_loss": ("contrast", {"condition_weight": 1e-3, "triplet_weight": 1e-6}),
+}
+"""By row, the stage-1 row that it goes on from, and what is changed."""
+
+SAMPLED: dict[str, tuple[str, dict[str, Any]]] = {
+    **{row: (row, {}) for row in STAGE2 if row != "joint"},
+    "complete": ("joint", {}),
+    "low_rank": ("joint", {"emotion_space": "low_rank"}),
+    "gaussian": ("joint", {"emotion_space": "gaussian"}),
+    "mean": ("joint", {"variation": 0.0}),
+    "complete, variation 0.5": ("joint", {"variation": 0.5}),
+    "complete, guidance 1": ("joint", {"guidance": 1.0}),
+    "complete, guidance 4": ("joint", {"guidance": 4.0}),
+}
+"""By set of images, the stage-2 row whose adapter draws it, and how."""
+
+PROMPTED: dict[str, dict[str, Any]] = {
+    "words": {"prompts": "words"},
+    "captions": {"prompts": "captions"},
+    "captions, guidance 1": {"prompts": "captions", "guidance": 1.0},
+    "captions, guidance 4": {"prompts": "captions", "guidance": 4.0},
+}
+"""By set of images, how the stock Stable Diffusion draws it."""
+
+ALL = ["faithful", "clear", "manifold", "diverse"]
+KEPT: dict[str, dict[str, Any]] = {
+    "filtered": {},
+    "undiverse": {"skip": ["diverse"]},
+    "random": {"skip": ALL},
+    "oracle": {"oracle": True, "skip": ["clear", "manifold", "diverse"]},
+}
+"""By arm of the feedback table, what the filter asks of generated images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """How much of everything, fixed before anything is measured.
+
+    Attributes:
+        split, judge: what the tables are measured on and who judges; the final ones for the full size alone.
+        understanding_seeds, generation_seeds, feedback_seeds: of the three tables.
+        understanding, sets, arms: their rows.
+        labels: of the first two tables; `feedback_labels` of the third.
+        stage1_steps, half_steps, stage2_steps, inversion_steps: of the trainings; `half_steps` for either half of the
+            labels.
+        more_steps: of every arm of the feedback table, beyond `stage1_steps`.
+        images: of each emotion in a set.
+        candidates, keep: of each emotion, before and after a filter.
+        real_images: of the data set's calibration and test split each.
+    """
+
+    split: str
+    judge: str
+    understanding_seeds: int
+    generation_seeds: int
+    feedback_seeds: int
+    understanding: Sequence[str]
+    sets: Sequence[str]
+    arms: Sequence[str]
+    labels: int
+    feedback_labels: Sequence[int]
+    stage1_steps: int
+    half_steps: int
+    stage2_steps: int
+    inversion_steps: int
+    more_steps: int
+    images: int
+    candidates: int
+    keep: int
+    real_images: int
+
+
+SIZES = {
+    "small": Size(
+        split="calibration",
+        judge="development_judge/judge.safetensors",
+        understanding_seeds=2,
+        generation_seeds=2,
+        feedback_seeds=2,
+        understanding=("baseline", "queries", "contrast", "joint", "detached", "more_steps", "feedback"),
+        sets=("words", "captions", "detached", "complete", "mean"),
+        arms=("none", "random", "filtered"),
+        labels=800,
+        feedback_labels=(800,),
+        stage1_steps=100,
+        half_steps=60,
+        stage2_steps=120,
+        inversion_steps=0,
+        more_steps=50,
+        images=25,
+        candidates=50,
+        keep=20,
+        real_images=2000,
+    ),
+    "full": Size(
+        split="test",
+        judge="final_judge/judge.safetensors",
+        understanding_seeds=8,
+        generation_seeds=5,
+        feedback_seeds=3,
+        understanding=(*("baseline", "wide_head", "queries", "contrast", "joint", "detached", "more_steps", "feedback"),),
+        sets=(*PROMPTED, "textual_inversion", *SAMPLED),
+        arms=("none", *KEPT, "real"),
+        labels=800,
+        feedback_labels=(400, 800, 1600, 3200),
+        stage1_steps=250,
+        half_steps=150,
+        stage2_steps=400,
+        inversion_steps=400,
+        more_steps=125,
+        images=50,
+        candidates=100,
+        keep=30,
+        real_images=4000,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The tasks of a size, and what they leave for the tables.
+
+    Args:
+        size: how much.
+        config: YAML file with the settings of every script.
+        output: folder of everything but the components, which are in `runs/mini`.
+    """
+
+    size: Size
+    config: str
+    output: Path
+    _tasks: dict[str, Task] = field(default_factory=dict)
+    _models: dict[str, list[str]] = field(default_factory=dict)
+
+    def tasks(self) -> list[Task]:
+        """In an order in which they could run one by one."""
+        self._tasks.clear()
+        self._data()
+        self._components()
+        models = self._understanding() | self._feedback()
+        sets = self._generation()
+        for name, folders in models.items():
+            self._measure(name, folders, models=[self._place(one) for one in folders])
+        for name, folders in sets.items():
+            self._measure(name, folders, generated=[self._place(one) for one in folders], **self._judges())
+        return list(self._tasks.values())
+
+    def measured(self, name: str) -> Path:
+        """The figures of a row: "understanding/joint", "generation/words" or "feedback/800/none"."""
+        return self.output / "measured" / name / "evaluation.json"
+
+    # -- what all stand on
+
+    def _data(self) -> None:
+        size = self.size
+        labels = max(size.labels, *size.feedback_labels) + 8 * size.keep
+        sizes = {"train": labels, "calibration": size.real_images, "test": size.real_images}
+        flags = [flag for split, count in sizes.items() for flag in (f"--{split}", str(count))]
+        command = (sys.executable, "-m", "training.make_miniemoset", "--output", self._place("data"), *flags)
+        self._add("data", command)
+
+    def _components(self) -> None:
+        for name in dict.fromkeys(["half_clip", "development_judge", Path(self.size.judge).parent.name]):
+            self._add(name, (sys.executable, "-m", "training.reproducing.components", name))
+
+    def _judges(self) -> dict[str, Any]:
+        reader = f"reader:{RUNS / self.size.judge}"
+        return {"classifier": reader, "attributes": reader, "extractors": reader}
+
+    # -- trainings
+
+    def _stage1(self, name: str, row: str, seed: int, needs: Sequence[str] = (), **flags: Any) -> str:
+        module, changed = STAGE1[row]
+        shared = {"output_dir": self._place(name), "max_steps": self.size.stage1_steps, "seed": seed}
+        command = self._script(module, **(shared | changed | flags))
+        return self._add(name, command, "data", "half_clip", *needs)
+
+    def _stage2(self, name: str, model: str, steps: int, seed: int, labels: int, **changed: Any) -> str:
+        command = self._script(
+            "train_joint",
+            understanding=self._place(model),
+            output_dir=self._place(name),
+            latents=self._place(f"{name}/latents"),
+            max_steps=steps,
+            subset=labels,
+            seed=seed,
+            **changed,
+        )
+        return self._add(name, command, model)
+
+    def _trained(self, row: str, seed: int) -> str:
+        """A row's model of one seed; the task is added when it is first asked for."""
+        name, labels = f"trained/{row}-{seed}", self.size.labels
+        if name in self._tasks:
+            return name
+        if row in STAGE1:
+            return self._stage1(name, row, seed, subset=labels)
+        before, changed = STAGE2[row]
+        return self._stage2(name, self._trained(before, seed), self.size.stage2_steps, seed, labels, **changed)
+
+    # -- the tables' rows
+
+    def _understanding(self) -> dict[str, list[str]]:
+        """The folders of models by what they are measured as."""
+        size, found = self.size, {}
+        arms = {"more_steps": "none", "feedback": "filtered"}
+        for row in size.understanding:
+            seeds = range(size.understanding_seeds)
+            if row in arms:
+                folders = [self._arm(size.labels, seed, arms[row]) for seed in seeds]
+            else:
+                trained = [self._trained(row, seed) for seed in seeds]
+                folders = [f"{one}/understanding" if row in STAGE2 else one for one in trained]
+            found[f"understanding/{row}"] = folders
+        return found
+
+    def _feedback(self) -> dict[str, list[str]]:
+        return {
+            f"feedback/{labels}/{arm}": [self._arm(labels, seed, arm) for seed in range(self.size.feedback_seeds)]
+            for labels in self.size.feedback_labels
+            for arm in self.size.arms
+        }
+
+    def _generation(self) -> dict[str, list[str]]:
+        seeds = range(self.size.generation_seeds)
+        return {f"generation/{row}": [self._set(row, seed) for seed in seeds] for row in self.size.sets}
+
+    def _set(self, row: str, seed: int) -> str:
+        name = f"sets/{row.replace(', ', '-').replace(' ', '_')}-{seed}"
+        shared = {"output": self._place(name), "images": self.size.images, "seed": seed}
+        if row in PROMPTED:
+            return self._add(name, self._script("generate_prompted", **shared, **PROMPTED[row]))
+        if row == "textual_inversion":
+            inversion = self._inversion(seed)
+            asked = {"prompts": "embeddings", "embeddings": self._place(inversion)}
+            return self._add(name, self._script("generate_prompted", **shared, **asked), inversion)
+        trained, changed = SAMPLED[row]
+        adapter = self._trained(trained, seed)
+        return self._add(
+            name, self._script("generate", adapter=self._place(adapter), **shared, **changed), adapter
+        )
+
+    def _inversion(self, seed: int) -> str:
+        name = f"trained/textual_inversion-{seed}"
+        command = self._script(
+            "train_textual_inversion",
+            output_dir=self._place(name),
+            latents=self._place(f"{name}/latents"),
+            max_steps=self.size.inversion_steps,
+            subset=self.size.labels,
+            seed=seed,
+        )
+        return self._add(name, command, "data")
+
+    # -- explicit feedback
+
+    def _arm(self, labels: int, seed: int, arm: str) -> str:
+        """A model that has learnt `more_steps` longer, from what this arm of the feedback table adds to its labels."""
+        size, cell = self.size, f"feedback/{labels}-{seed}"
+        name = f"{cell}/{arm}"
+        if name in self._tasks:
+            return name
+        start = self._trained("contrast", seed) if labels == size.labels else self._start(cell, labels, seed)
+        flags: dict[str, Any] = {"max_steps": size.more_steps, "subset": labels, "start": self._place(start)}
+        if arm == "real":
+            flags["subset"] = labels + 8 * size.keep
+        if arm not in KEPT:
+            return self._stage1(name, "contrast", seed, [start], **flags)
+        kept = self._kept(cell, labels, seed, arm)
+        return self._stage1(name, "contrast", seed, [start, kept], generated=self._place(kept), **flags)
+
+    def _start(self, cell: str, labels: int, seed: int) -> str:
+        name = f"{cell}/start"
+        return name if name in self._tasks else self._stage1(name, "contrast", seed, subset=labels)
+
+    def _kept(self, cell: str, labels: int, seed: int, arm: str) -> str:
+        """What an arm's filter leaves of the corpus; but for chance as many as the whole filter leaves."""
+        corpus, judge = self._corpus(cell, labels, seed)
+        like = self._kept(cell, labels, seed, "filtered") if arm != "filtered" else None
+        name = f"{cell}/kept-{arm}"
+        if name in self._tasks:
+            return name
+        command = self._script(
+            "filter_generated",
+            corpora=self._place(corpus),
+            models=self._place(judge),
+            output=self._place(name),
+            features=self._place("features"),
+            keep=self.size.keep,
+            as_many_as=like and self._place(like),
+            judge=RUNS / "development_judge/judge.safetensors",
+            subset=labels,
+            seed=seed,
+            **KEPT[arm],
+        )
+        return self._add(name, command, corpus, judge, "development_judge", *([like] if like else []))
+
+    def _corpus(self, cell: str, labels: int, seed: int) -> tuple[str, str]:
+        """A corpus whose generator has seen one half of the labels, and the model of the other half, which filters."""
+        models, corpus = [f"{cell}/model-{half}" for half in (0, 1)], f"{cell}/corpus"
+        if corpus not in self._tasks:
+            for half, name in enumerate(models):
+                self._stage1(name, "contrast", seed, subset=labels, half=half, max_steps=self.size.half_steps)
+            generator = self._stage2(f"{cell}/generator", models[0], self.size.stage2_steps, seed, labels, half=0)
+            adapter, shown = self._place(generator), {"images": self.size.candidates, "seed": 100 + seed}
+            command = self._script("generate", adapter=adapter, output=self._place(corpus), **shown)
+            self._add(corpus, command, generator)
+        return corpus, models[1]
+
+    # -- measuring
+
+    def _measure(self, name: str, folders: Sequence[str], **what: Any) -> None:
+        place = str(self.measured(name).parent)
+        needs = [one.removesuffix("/understanding") for one in folders]
+        judge = Path(self.size.judge).parent.name
+        self._add(f"measured/{name}", self._script("evaluate", split=self.size.split, output=place, **what), *needs, judge)
+
+    # -- tasks
+
+    def _script(self, module: str, **flags: Any) -> tuple[str, ...]:
+        if not module.startswith("generate"):
+            flags["data"] = self._place("data")
+        return script(module, self.config, **flags)
+
+    def _place(self, name: str) -> str:
+        return str(self.output / name)
+
+    def _add(self, name: str, command: Sequence[str], *needs: str) -> str:
+        if name not in self._tasks:
+            self._tasks[name] = Task(name, tuple(command), tuple(dict.fromkeys(needs)))
+        return name
