@@ -86,6 +86,8 @@ def test_comparisons_name_rows_and_titles_are_unlike() -> None:
         assert len(set(names)) == len(names)
         assert {name for one in comparisons for name in (one.row, one.against)} <= set(names)
         assert len({(one.row, one.against) for one in comparisons}) == len(comparisons)
+    whys = [one.why for one in UNDERSTANDING_COMPARISONS]
+    assert len(set(whys)) == len(whys)  # the figure names differences by them
     assert {one.row for one in GENERATION_COMPARISONS} == {row.name for row in GENERATION} - {"complete"}
     titles = [row.title for rows, _ in tables for row in rows]
     assert len(set(titles)) == len(titles)
@@ -111,8 +113,10 @@ def test_a_row_is_a_mean_with_its_interval_and_a_pooled_figure_has_none() -> Non
     assert row.startswith("| UniEmo, complete (bank) | 0.2000 (-0.0484 to 0.4484) |") and "| 7.5000 |" in row
     [heads] = lines_of(text, "| images |")
     cells = dict(zip(heads.split(" | "), lines_of(text, "| real images |")[0].split(" | "), strict=True))
+    assert "Without an interval are what is pooled over the seeds" in text
     assert cells["Emo-A (8)"] == "0.7000" and cells["Fréchet distance"] == ""
-    assert "real images' figures have no seeds" in text
+    [heads] = lines_of(text, "| model |")
+    assert heads == "| model | accuracy (8) | accuracy (2) | macro-F1 | calibration error (15 bins) |"
 
 
 def test_differences_p_values_and_holm_by_hand() -> None:
@@ -165,7 +169,7 @@ def test_each_figure_of_generation_is_corrected_by_itself() -> None:
     text = report(results)
     assert len(lines_of(text, "| stock, the emotion's word − UniEmo, complete (bank) |")) == 3
     for label in ("Emo-A (8)", "total variation", "coverage"):
-        assert f"Differences in {label}, fixed in advance" in text
+        assert f"Differences in {label} seed by seed, of pairs fixed in advance" in text
 
 
 def test_feedback_is_paired_by_seed_over_the_labels_that_both_arms_have() -> None:

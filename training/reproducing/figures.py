@@ -3,22 +3,27 @@
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
 from textwrap import fill
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import NullLocator
 
 from ..metrics import Estimate
 from .comparing import Tested, compare
 from .results import SMALL, CurvePoint, Results, by_labels, column, estimate
-from .rows import FEEDBACK, GENERATION, REAL, UNDERSTANDING, UNDERSTANDING_COMPARISONS, titles
+from .rows import COMPLETE, FEEDBACK, GENERATION, REAL, UNDERSTANDING, UNDERSTANDING_COMPARISONS, titles
+from .tables import p_value_cell
 
 COLORS = colormaps["tab10"].colors
 MARKERS = "osD^vPX"  # their number has no factor in common with that of the colours: each pair is met once in 70
 LINE_COLORS = ("black", "tab:red", "tab:blue")
 WRAPPED = 34
+READABLE = {"path_effects": [withStroke(linewidth=1.2, foreground="white")], "zorder": 5}
+"""Of text that stands over points and lines."""
 
 
 def figures(results: Results) -> dict[str, Figure]:
@@ -35,19 +40,11 @@ def figures(results: Results) -> dict[str, Figure]:
 
 def understanding_figure(results: Results) -> Figure:
     """Accuracy of each model, with every seed as a dot, and beside it the differences that were fixed in advance."""
-    measured = results["understanding"]
-    title, accuracies = titles(UNDERSTANDING), column(measured, "accuracy")
-    shown = {title[name]: accuracies[name] for name in title if name in accuracies}
-    tested = compare(measured, UNDERSTANDING_COMPARISONS, "accuracy")
-    figure = Figure(figsize=(13 if tested else 7, 1.6 + 0.5 * max(len(shown), len(tested))), layout="constrained")
+    tested = compare(results["understanding"], UNDERSTANDING_COMPARISONS, "accuracy")
+    lines = max(len(results["understanding"]), len(tested))
+    figure = Figure(figsize=(13 if tested else 7, 1.6 + 0.5 * lines), layout="constrained")
     panels = figure.subplots(1, 1 + bool(tested), squeeze=False)[0]
-    for place, name in enumerate(name for name in title if name in accuracies):
-        values = measured[name]["accuracy"]
-        panels[0].plot(values, [place] * len(values), ".", color="tab:blue", alpha=0.3, markeredgewidth=0)
-    _forest(panels[0], shown)
-    panels[0].axvline(results["best_accuracy"], color="black", linestyle="--", linewidth=1, label="best possible")
-    panels[0].set(xlabel="accuracy (8)", title="mean and 95 % interval; a dot a seed" if tested else "one seed")
-    panels[0].legend(loc="lower left")
+    _draw_accuracies(panels[0], results)
     if tested:
         _draw_differences(panels[1], tested)
     return _marked(figure, results)
@@ -63,10 +60,12 @@ def curves_figure(results: Results) -> Figure:
     coverage, faithful = column(measured, "coverage"), column(measured, "emotion_accuracy")
     for place, name in enumerate(title):
         if name in coverage and name in faithful:
-            style = {"color": COLORS[place % len(COLORS)], "marker": MARKERS[place % len(MARKERS)]}
-            _draw_point(axis, coverage[name], faithful[name], label=title[name], **style)
+            style = {"color": COLORS[place % len(COLORS)], "fmt": MARKERS[place % len(MARKERS)]}
+            size = 13 if name == COMPLETE else 8
+            _draw_point(axis, coverage[name], faithful[name], label=title[name], markersize=size, **style)
     if REAL.name in coverage and REAL.name in faithful:
-        _draw_point(axis, coverage[REAL.name], faithful[REAL.name], label=REAL.title, color="gold", marker="*")
+        style = {"color": "gold", "fmt": "*", "markersize": 16}
+        _draw_point(axis, coverage[REAL.name], faithful[REAL.name], label=REAL.title, **style)
     axis.set(xlabel="coverage", ylabel="Emo-A (8)")
     axis.grid(alpha=0.25)
     figure.legend(loc="outside right upper", fontsize=9)
@@ -95,14 +94,28 @@ def feedback_figure(results: Results) -> Figure:
     return _marked(figure, results)
 
 
+def _draw_accuracies(axis: Axes, results: Results) -> None:
+    accuracies = column(results["understanding"], "accuracy")
+    shown = {name: title for name, title in titles(UNDERSTANDING).items() if name in accuracies}
+    _forest(axis, {title: accuracies[name] for name, title in shown.items()})
+    axis.axvline(results["best_accuracy"], color="black", linestyle="--", linewidth=1)
+    axis.set_xlabel("accuracy (8); dashed: the best possible")
+    if results["seeds"]["understanding"] > 1:
+        axis.set_title("mean and 95 % interval; a dot a seed", loc="left", fontsize=10)
+        for place, name in enumerate(shown):
+            values = results["understanding"][name]["accuracy"]
+            axis.plot(values, [place + 0.22] * len(values), ".", color="tab:blue", alpha=0.4, markeredgewidth=0)
+
+
 def _draw_differences(axis: Axes, tested: Sequence[Tested]) -> None:
     _forest(axis, {one.comparison.why: one.test.difference for one in tested})
     axis.axvline(0, color="black", linewidth=1)
-    axis.set(xlabel="difference in accuracy (8)", title="fixed in advance: mean and 95 % interval, p after Holm")
+    axis.set_xlabel("difference in accuracy (8)")
+    axis.set_title("mean and 95 % interval of the differences", loc="left", fontsize=10)
+    axis.annotate("p, Holm", (1.02, 1.02), xycoords="axes fraction", fontsize=10)
     for place, one in enumerate(tested):
-        axis.annotate(
-            f"{one.adjusted:.3f}", (1.02, place), xycoords=("axes fraction", "data"), va="center", fontsize=9
-        )
+        text = p_value_cell(one.adjusted)
+        axis.annotate(text, (1.02, place), xycoords=("axes fraction", "data"), va="center", fontsize=9)
 
 
 def _forest(axis: Axes, shown: Mapping[str, Estimate]) -> None:
@@ -123,13 +136,12 @@ def _draw_curve(axis: Axes, title: str, points: Sequence[CurvePoint], color: str
     axis.plot(*zip(*places, strict=True), color=color, marker=".", linewidth=1, label=fill(label, WRAPPED))
     for point, value, place in zip(points, values, places, strict=True):
         text = value if common else point["setting"]
-        axis.annotate(text, place, (4, 4), textcoords="offset points", fontsize=8, color=color)
+        axis.annotate(text, place, (4, 4), textcoords="offset points", fontsize=8, color=color, **READABLE)
 
 
-def _draw_point(axis: Axes, across: Estimate, up: Estimate, label: str, color: object, marker: str) -> None:
-    errors = {"xerr": _errors([across]), "yerr": _errors([up]), "elinewidth": 0.8}
-    size = {"markersize": 15 if marker == "*" else 8, "markeredgecolor": "black", "markeredgewidth": 0.6}
-    axis.errorbar([across.value], [up.value], fmt=marker, color=color, label=fill(label, WRAPPED), **errors, **size)
+def _draw_point(axis: Axes, across: Estimate, up: Estimate, label: str, **style: Any) -> None:
+    style |= {"elinewidth": 0.8, "markeredgecolor": "black", "markeredgewidth": 0.6, "label": fill(label, WRAPPED)}
+    axis.errorbar([across.value], [up.value], xerr=_errors([across]), yerr=_errors([up]), **style)
 
 
 def _errors(estimates: Iterable[Estimate]) -> np.ndarray | None:

@@ -28,7 +28,8 @@ GENERATION_FIGURES = (
     "semantic_diversity",
 )
 TESTED_IN_GENERATION = ("emotion_accuracy", "total_variation", "coverage")
-LABELS = tables.UNDERSTANDING | tables.GENERATION | tables.SPACE
+ACCURACY = tables.UNDERSTANDING["accuracy"]
+OF_IMAGES = tables.GENERATION | tables.SPACE
 BEST = Row("best", "best possible accuracy, exact")
 SEEDS = (
     "A seed decides the labelled subset, the initialisation of what is trained and the order of the pictures; "
@@ -57,9 +58,9 @@ def _headline(results: Results) -> str:
 
 def _understanding(results: Results) -> str:
     measured = results["understanding"]
-    columns = _columns(measured, UNDERSTANDING_FIGURES)
+    columns = _columns(measured, UNDERSTANDING_FIGURES, tables.UNDERSTANDING)
     if measured:
-        columns[LABELS["accuracy"]][BEST.name] = Estimate(results["best_accuracy"])
+        columns[ACCURACY][BEST.name] = Estimate(results["best_accuracy"])
     tested = compare(measured, UNDERSTANDING_COMPARISONS, "accuracy")
     return "\n".join(
         [
@@ -67,30 +68,27 @@ def _understanding(results: Results) -> str:
             "",
             *_rows(columns, "model", (*UNDERSTANDING, BEST), results["seeds"]["understanding"]),
             *_missing(UNDERSTANDING, measured),
-            *_comparisons(tested, UNDERSTANDING, LABELS["accuracy"]),
+            *_comparisons(tested, UNDERSTANDING, ACCURACY),
         ]
     )
 
 
 def _generation(results: Results) -> str:
     measured = results["generation"]
-    lines = ["## Generation", ""]
-    lines += _rows(
-        _columns(measured, GENERATION_FIGURES), "images", (REAL, *GENERATION), results["seeds"]["generation"]
-    )
-    if REAL.name in measured:
-        lines += ["The real images' figures have no seeds and hence no intervals.", ""]
+    seeds = results["seeds"]["generation"]
+    columns = _columns(measured, GENERATION_FIGURES, OF_IMAGES)
+    lines = ["## Generation", "", *_rows(columns, "images", (REAL, *GENERATION), seeds)]
+    if measured and seeds > 1:
+        lines += ["Without an interval are what is pooled over the seeds, and real images, which have no seeds.", ""]
     lines += _missing(GENERATION, measured)
     for figure in TESTED_IN_GENERATION:
-        lines += _comparisons(compare(measured, GENERATION_COMPARISONS, figure), GENERATION, LABELS[figure])
+        lines += _comparisons(compare(measured, GENERATION_COMPARISONS, figure), GENERATION, OF_IMAGES[figure])
     return "\n".join(lines)
 
 
 def _feedback(results: Results) -> str:
     measured = by_labels(results)
-    columns = {
-        f"{LABELS['accuracy']}, {labels:,} labels": column(arms, "accuracy") for labels, arms in measured.items()
-    }
+    columns = {f"{ACCURACY}, {labels:,} labels": column(arms, "accuracy") for labels, arms in measured.items()}
     lines = [
         "## Feedback",
         "",
@@ -99,16 +97,19 @@ def _feedback(results: Results) -> str:
     lines += _missing(FEEDBACK, {name for arms in measured.values() for name in arms})
     if tested := compare_feedback(results):
         lines += [
-            "The comparisons are of means over the numbers of labels, for each seed and as far as both were measured.",
+            "Accuracies are averaged over the numbers of labels, for each seed and where both arms were measured, and "
+            "then compared.",
             "",
-            *_comparisons(tested, FEEDBACK, LABELS["accuracy"]),
+            *_comparisons(tested, FEEDBACK, ACCURACY),
         ]
     return "\n".join(lines)
 
 
-def _columns(measured: Mapping[str, RowValues], figures: Iterable[str]) -> dict[str, dict[str, Estimate]]:
+def _columns(
+    measured: Mapping[str, RowValues], figures: Iterable[str], labels: Mapping[str, str]
+) -> dict[str, dict[str, Estimate]]:
     """By label, the figures that any row has."""
-    found = {LABELS[figure]: column(measured, figure) for figure in figures}
+    found = {labels[figure]: column(measured, figure) for figure in figures}
     return {label: estimates for label, estimates in found.items() if estimates}
 
 
@@ -133,8 +134,8 @@ def _comparisons(tested: Sequence[Tested], rows: Sequence[Row], label: str) -> l
         return []
     title = titles(rows)
     lines = [
-        f"Differences in {label}, fixed in advance, seed by seed, by two-sided paired t tests; Holm's correction is "
-        f"for the number of comparisons in this table, {len(tested)}.",
+        f"Differences in {label} seed by seed, of pairs fixed in advance, by two-sided paired t tests; Holm's correction "
+        f"is for the number of comparisons in this table, {len(tested)}.",
         "",
         "| difference | about | mean (95 % interval) | p | p, Holm |",
         "|---" * 5 + "|",
@@ -142,10 +143,11 @@ def _comparisons(tested: Sequence[Tested], rows: Sequence[Row], label: str) -> l
     for one in tested:
         named = f"{title[one.comparison.row]} − {title[one.comparison.against]}"
         cells = [named, one.comparison.why, tables.estimate_cell(one.test.difference)]
-        cells += [_p_value(one.test.p_value), _p_value(one.adjusted)]
+        cells += [p_value_cell(one.test.p_value), p_value_cell(one.adjusted)]
         lines.append("| " + " | ".join(cells) + " |")
     return [*lines, ""]
 
 
-def _p_value(value: float) -> str:
+def p_value_cell(value: float) -> str:
+    """Four places; never 0, which no p-value is."""
     return f"{value:.4f}" if value >= 0.0001 else "< 0.0001"
