@@ -134,8 +134,8 @@ def _comparisons(tested: Sequence[Tested], rows: Sequence[Row], label: str) -> l
         return []
     title = titles(rows)
     lines = [
-        f"Differences in {label} seed by seed, of pairs fixed in advance, by two-sided paired t tests; Holm's correction "
-        f"is for the number of comparisons in this table, {len(tested)}.",
+        f"Differences in {label} seed by seed, of pairs fixed in advance, by two-sided paired t tests; Holm's "
+        f"correction is for the number of comparisons in this table, {len(tested)}.",
         "",
         "| difference | about | mean (95 % interval) | p | p, Holm |",
         "|---" * 5 + "|",
