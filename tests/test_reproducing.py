@@ -128,5 +128,5 @@ def test_evaluations_become_tables_and_figures(size, tmp_path, monkeypatch, caps
     results = json.loads((tmp_path / size / "results.json").read_text())
     assert len(results["understanding"]["joint"]["accuracy"]) == SIZES[size].understanding_seeds
     assert results["generation"]["complete"]["coverage"][1] == 0.5 + 0.01 * 4, "of the second set, after real images"
-    for name in ("understanding", "generation", "feedback"):
+    for name in ("understanding", "curves", "feedback"):
         assert (tmp_path / size / f"{name}.png").stat().st_size > 10_000

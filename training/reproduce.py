@@ -11,7 +11,7 @@ are the data, the CLIP that knows half of it, and the Stable Diffusion that the 
 The full size reads the test split and asks the final judge, which took no part in any choice, when all is trained. The
 small size never does: it has the calibration split and the development judge, and its numbers are not to be quoted.
 
-Writes `reproduction.md`, `results.json`, `understanding.png`, `generation.png` and `feedback.png`.
+Writes `reproduction.md`, `results.json`, `understanding.png`, `curves.png` and `feedback.png`.
 """
 
 import os
@@ -20,7 +20,7 @@ from pathlib import Path
 
 from .config import parse
 from .files import write_whole
-from .reproducing.figures import curves_figure, feedback_figure, understanding_figure
+from .reproducing.figures import figures
 from .reproducing.measuring import collect
 from .reproducing.plan import SIZES, Plan
 from .reproducing.tables import report
@@ -48,11 +48,11 @@ def main(arguments: ReproductionArguments) -> None:
     run_tasks(plan.tasks(), output, arguments.workers)
     results = collect(plan, arguments.size)
     write_json(output / "results.json", results)
-    figures = {"understanding": understanding_figure, "generation": curves_figure, "feedback": feedback_figure}
-    for name, draw in figures.items():
-        draw(results).savefig(output / f"{name}.png", dpi=110)
-    write_whole(output / "reproduction.md", report(results))
-    print(report(results))
+    text = report(results)
+    for name, figure in figures(results).items():
+        figure.savefig(output / f"{name}.png", dpi=110)
+    write_whole(output / "reproduction.md", text)
+    print(text)
 
 
 if __name__ == "__main__":

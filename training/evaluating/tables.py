@@ -90,12 +90,12 @@ def pooled_table(rows: Mapping[str, Mapping[str, Figures]]) -> str:
     return text
 
 
-def figures_table(columns: Mapping[str, Figures], labels: Mapping[str, str]) -> str:
-    """A line for each figure that a column has, with its 95 % interval."""
-    lines = ["| figure | " + " | ".join(columns) + " |", "|---" * (1 + len(columns)) + "|"]
+def figures_table(columns: Mapping[str, Figures], labels: Mapping[str, str], corner: str = "figure") -> str:
+    """A line for each label that a column has a figure of, with its 95 % interval; `corner` says what lines are."""
+    lines = [f"| {corner} | " + " | ".join(columns) + " |", "|---" * (1 + len(columns)) + "|"]
     for name, label in labels.items():
         if any(name in figures for figures in columns.values()):
-            cells = [_cell(figures.get(name)) for figures in columns.values()]
+            cells = [estimate_cell(figures.get(name)) for figures in columns.values()]
             lines.append(f"| {label} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -114,7 +114,8 @@ def emotions_table(name: str, by_emotion: Mapping[str, Sequence[float]]) -> str:
     return "\n".join(tables)
 
 
-def _cell(figure: Estimate | None) -> str:
+def estimate_cell(figure: Estimate | None) -> str:
+    """A figure and its interval, "0.8790 (0.8700 to 0.8880)"; empty where there is none."""
     if figure is None:
         return ""
     if figure.interval is None:

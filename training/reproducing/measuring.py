@@ -3,7 +3,7 @@
 import json
 import platform
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -12,6 +12,10 @@ from ..make_mini import RUNS
 from ..miniemoset.attributes import bayes_accuracy
 from .components import HALF_CLIP
 from .plan import Plan
+from .results import Results
+from .rows import GENERATION as GENERATION_ROWS
+from .rows import REAL as REAL_ROW
+from .rows import titles
 
 UNDERSTANDING = ("accuracy", "polarity_accuracy", "macro_f1", "calibration_error")
 GENERATION = ("emotion_accuracy", "total_variation", "semantic_clarity")
@@ -24,10 +28,11 @@ CURVES = {
 """By curve, its points and the sets of images that they are of."""
 
 
-def collect(plan: Plan, name: str) -> dict[str, Any]:
-    """All figures by table, row and seed; see `training.reproducing.tables.report`."""
+def collect(plan: Plan, name: Literal["small", "full"]) -> Results:
+    """All figures by table, row and seed."""
     size = plan.size
     generated = {row: _generation(plan, row) for row in size.sets}
+    rows = {row: generated[row] for row in titles(GENERATION_ROWS) if row in generated}
     return {
         "size": name,
         "seeds": {
@@ -39,10 +44,11 @@ def collect(plan: Plan, name: str) -> dict[str, Any]:
         "setup": _setup(plan),
         "best_accuracy": bayes_accuracy(),
         "understanding": {row: _understanding(plan, f"understanding/{row}") for row in size.understanding},
-        "generation": {"real": _real(plan, size.sets[0])} | generated,
+        "generation": {REAL_ROW.name: _real(plan, size.sets[0])} | rows,
         "curves": {
-            title: [{"setting": setting, **generated[row]} for setting, row in points.items() if row in generated]
+            title: [{"setting": setting, **generated[row]} for setting, row in points.items()]
             for title, points in CURVES.items()
+            if generated.keys() >= set(points.values())
         },
         "feedback": {
             str(labels): {arm: _understanding(plan, f"feedback/{labels}/{arm}") for arm in size.arms}
