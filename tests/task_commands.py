@@ -74,4 +74,7 @@ def check_commands(tasks: Sequence[Task], output: Path) -> None:
             for value in values:
                 if value.startswith(f"{output}/"):
                     name = value.removeprefix(f"{output}/")
-                    assert any(name == need or name.startswith(f"{need}/") for need in needed[task.name]), (task, value)
+                    assert any(name == need or name.startswith(f"{need}/") for need in needed[task.name]), (
+                        task,
+                        value,
+                    )

@@ -73,9 +73,7 @@ def test_feedback_is_cross_fitted_and_all_its_arms_have_equal_steps():
 def test_a_wide_head_has_the_parameters_of_queries_blocks_and_head():
     clip = new_clip(100, 99)
     vision = clip.config.vision_config
-    model = UniEmoUnderstandingModel.from_clip(
-        clip, num_scene_queries=8, num_object_queries=8, classifier_hidden=128
-    )
+    model = UniEmoUnderstandingModel.from_clip(clip, num_scene_queries=8, num_object_queries=8, classifier_hidden=128)
     wide = PlainClassifier(PlainClassifierConfig(**vision.to_dict(), classifier_hidden=WIDE_HEAD))
     parts = ("scene_queries", "object_queries", "scene_interaction", "object_interaction", "classifier")
     whole = sum(value.numel() for part in parts for value in getattr(model, part).parameters())

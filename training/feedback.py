@@ -45,7 +45,9 @@ class FeedbackArguments:
     keep: int = field(default=50, metadata={"help": "images of each emotion to keep of each corpus, at the most"})
     start: str | None = field(
         default=None,
-        metadata={"help": "understanding model to go on from, each round from the one before; all afresh if not given"},
+        metadata={
+            "help": "understanding model to go on from, each round from the one before; all afresh if not given"
+        },
     )
     subset: int | None = field(default=None, metadata={"help": "learn from so many labels only"})
     seed: int = field(default=0, metadata={"help": "decides everything random, the halves too"})

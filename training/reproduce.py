@@ -4,9 +4,9 @@
     python -m training.reproduce --config training/configs/reproduction.yaml --size full    # hours
 
 Trains every row of the three tables with every seed, and the rivals, by this package's scripts: what is run is in
-training/reproducing/plan.py, and each command's output in `logs/`. The same command again goes on where it was stopped.
-Seeds draw the labelled subset, fresh weights and the order of the pictures; all rows of a seed share them. Shared by all
-are the data, the CLIP that knows half of it, and the Stable Diffusion that the package carries.
+training/reproducing/plan.py, each command's output in `logs/`. The same command again goes on where it was stopped.
+A seed decides the labelled subset, fresh weights, the order of the pictures and the noise of the images; all rows of a
+seed share them. Shared by all are the data, the CLIP that knows half of it, and the package's Stable Diffusion.
 
 The full size reads the test split and asks the final judge, which took no part in any choice, when all is trained. The
 small size never does: it has the calibration split and the development judge, and its numbers are not to be quoted.

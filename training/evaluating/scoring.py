@@ -69,7 +69,9 @@ def joined(parts: Sequence[Observed]) -> Observed:
         {name: torch.cat([one[name] for one in named]) for name in named[0]}
         for named in ([part.attributes for part in parts], [part.features for part in parts])
     )
-    labels, probabilities = (torch.cat([getattr(part, name) for part in parts]) for name in ("labels", "probabilities"))
+    labels, probabilities = (
+        torch.cat([getattr(part, name) for part in parts]) for name in ("labels", "probabilities")
+    )
     return Observed(labels, probabilities, attributes, features)
 
 

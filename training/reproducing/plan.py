@@ -1,7 +1,7 @@
 """Which commands a reproduction runs; a task's name is its folder in the output."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -127,7 +127,9 @@ SIZES = {
         understanding_seeds=8,
         generation_seeds=5,
         feedback_seeds=3,
-        understanding=(*("baseline", "wide_head", "queries", "contrast", "joint", "detached", "more_steps", "feedback"),),
+        understanding=(
+            *("baseline", "wide_head", "queries", "contrast", "joint", "detached", "more_steps", "feedback"),
+        ),
         sets=(*PROMPTED, "textual_inversion", *SAMPLED),
         arms=("none", *KEPT, "real"),
         labels=800,
@@ -265,9 +267,7 @@ class Plan:
             return self._add(name, self._script("generate_prompted", **shared, **asked), inversion)
         trained, changed = SAMPLED[row]
         adapter = self._trained(trained, seed)
-        return self._add(
-            name, self._script("generate", adapter=self._place(adapter), **shared, **changed), adapter
-        )
+        return self._add(name, self._script("generate", adapter=self._place(adapter), **shared, **changed), adapter)
 
     def _inversion(self, seed: int) -> str:
         name = f"trained/textual_inversion-{seed}"
@@ -342,7 +342,9 @@ class Plan:
         place = str(self.measured(name).parent)
         needs = [one.removesuffix("/understanding") for one in folders]
         judge = Path(self.size.judge).parent.name
-        self._add(f"measured/{name}", self._script("evaluate", split=self.size.split, output=place, **what), *needs, judge)
+        self._add(
+            f"measured/{name}", self._script("evaluate", split=self.size.split, output=place, **what), *needs, judge
+        )
 
     # -- tasks
 
