@@ -387,8 +387,8 @@ def test_the_mean_coefficient_is_that_of_the_attributes_that_pictures_name(root,
     arguments, dataset = DataArguments(data=str(root)), opened(root, EvaluationTransform(processor))
     scenes, objects = coefficient_tables("mean", arguments, dataset, smoothing=1.0)
     assert scenes.shape == (len(SCENES), 8) and objects.shape == (len(OBJECTS), 8)
-    # The beach is in pictures 6, 9 and 15, the bakery in 1, 7, 10 and 13, the park in 2, 5, 11 and 14: each time as many
-    # emotions. So a picture's own has 1 + 1/8 of its scene's pictures and 1.
+    # The beach is in pictures 6, 9 and 15, the bakery in 1, 7, 10 and 13, the park in 2, 5, 11 and 14: each time as
+    # many emotions. So a picture's own has 1 + 1/8 of its scene's pictures and 1.
     assert torch.allclose(scenes, torch.tensor((3 * (9 / 8) / 4 + 8 * (9 / 8) / 5) / 11))
     # Two objects are in five pictures, two of which share an emotion; two in six, of which twice two do.
     five, six = (2 * (2 + 1 / 8) + 3 * (1 + 1 / 8)) / 6, (4 * (2 + 1 / 8) + 2 * (1 + 1 / 8)) / 7

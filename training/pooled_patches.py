@@ -33,6 +33,7 @@ class PooledPatchesModel(UniEmoUnderstandingModel):
     """
 
     _auto_class = None  # a rival is not published with its code
+    _no_split_modules = [name for name in UniEmoUnderstandingModel._no_split_modules if name != "InteractiveBlock"]
 
     def __init__(self, config: UniEmoConfig) -> None:
         super().__init__(config)
