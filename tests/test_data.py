@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hub_sets import go_offline, write_parquet
 from PIL import ExifTags, Image
 from torch.utils.data import DataLoader, default_collate
 from training_world import OBJECTS, SCENES, SIZE, write_emoset, write_info
 from transformers import CLIPImageProcessorPil, HfArgumentParser
 
+from training import prepare
 from training.data import (
     NO_LABEL,
     BrokenPictureError,
@@ -25,6 +27,7 @@ from training.data import (
     TrainingTransform,
     Vocabulary,
     attribute_statistics,
+    coefficient_tables,
     open_split,
     open_vocabulary,
     read_rows,
@@ -33,6 +36,7 @@ from training.data import (
 from training.data.folders import split_of
 from training.data.pictures import FilePicture
 from training.data.transforms import crop
+from training.prepare import PrepareArguments
 from uniemo_pipelines.fusion_uniemo import EMOTIONS
 
 WIDE = CLIPImageProcessorPil(size={"shortest_edge": 96}, crop_size={"height": 64, "width": 96})
@@ -377,6 +381,41 @@ def test_an_attribute_never_seen_falls_back_to_the_emotions_share(root, processo
     dataset = opened(root, EvaluationTransform(processor))
     scenes, _ = attribute_statistics(DataArguments(data=str(root)), dataset, smoothing)
     assert torch.allclose(scenes[-1], torch.full((8,), 1 / 8))
+
+
+def test_the_mean_coefficient_is_that_of_the_attributes_that_pictures_name(root, processor):
+    arguments, dataset = DataArguments(data=str(root)), opened(root, EvaluationTransform(processor))
+    scenes, objects = coefficient_tables("mean", arguments, dataset, smoothing=1.0)
+    assert scenes.shape == (len(SCENES), 8) and objects.shape == (len(OBJECTS), 8)
+    # The beach is in pictures 6, 9 and 15, the bakery in 1, 7, 10 and 13, the park in 2, 5, 11 and 14: each time as
+    # many emotions. So a picture's own has 1 + 1/8 of its scene's pictures and 1.
+    assert torch.allclose(scenes, torch.tensor((3 * (9 / 8) / 4 + 8 * (9 / 8) / 5) / 11))
+    # Two objects are in five pictures, two of which share an emotion; two in six, of which twice two do.
+    five, six = (2 * (2 + 1 / 8) + 3 * (1 + 1 / 8)) / 6, (4 * (2 + 1 / 8) + 2 * (1 + 1 / 8)) / 7
+    assert torch.allclose(objects, torch.tensor((2 * five + 2 * six) / 22))
+
+
+def test_the_mean_coefficient_follows_what_was_prepared(root, processor, tmp_path):
+    prepare.main(PrepareArguments(data=str(root), output=str(tmp_path / "prepared"), smoothing=8.0, num_workers=0))
+    dataset = opened(root, EvaluationTransform(processor))
+    plain = DataArguments(data=str(root))
+    prepared = DataArguments(data=str(root), prepared=str(tmp_path / "prepared"))
+    of_prepared = coefficient_tables("mean", prepared, dataset)
+    smoothed = coefficient_tables("mean", plain, dataset, smoothing=8.0)
+    assert all(torch.allclose(a, b) for a, b in zip(of_prepared, smoothed, strict=True))
+    assert not torch.allclose(of_prepared[0], coefficient_tables("mean", plain, dataset)[0])
+
+
+def test_a_stream_has_no_mean_coefficient(tmp_path, monkeypatch):
+    go_offline(tmp_path, monkeypatch)
+    write_parquet(tmp_path / "set")
+    source = {"data": str(tmp_path / "set"), "vocabulary": str(tmp_path / "info.json"), "streaming": True}
+    arguments = DataArguments(**source)
+    stream = open_split(arguments, "train", None)
+    with pytest.raises(ValueError, match="--alpha mean counts over all rows and cannot go with --streaming"):
+        coefficient_tables("mean", arguments, stream)
+    scenes, objects = coefficient_tables("zero", arguments, stream)
+    assert scenes.shape == (len(stream.vocabulary.scenes), 8) and not scenes.any() and not objects.any()
 
 
 # ---------------------------------------------------------------------------------- fewer labels, generated pictures

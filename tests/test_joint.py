@@ -87,7 +87,9 @@ def test_overfits_a_batch(world, base):
     model, dataset = build(world, base)
     batch = batch_of(dataset)
     _, arguments, _ = stage2(world, world / "understanding", "unused", mappers_learning_rate=1e-2)
-    optimizer = torch.optim.AdamW(grouped_parameters(model, train_joint.parameter_groups(arguments)))
+    optimizer = torch.optim.AdamW(
+        grouped_parameters(model, train_joint.parameter_groups(arguments, model.understanding))
+    )
     losses = []
     for _ in range(25):
         parts = model(batch)
@@ -123,7 +125,9 @@ def test_leaves_the_base_alone(world):
     model, dataset = build(world)
     fresh = StableDiffusionPipeline.from_pretrained(world / "epsilon", safety_checker=None)
     _, arguments, _ = stage2(world, world / "understanding", "unused")
-    optimizer = torch.optim.AdamW(grouped_parameters(model, train_joint.parameter_groups(arguments)))
+    optimizer = torch.optim.AdamW(
+        grouped_parameters(model, train_joint.parameter_groups(arguments, model.understanding))
+    )
     model(batch_of(dataset))["loss"].backward()
     optimizer.step()
     for name in ("unet", "text_encoder"):
@@ -259,6 +263,26 @@ def test_writes_what_a_pipeline_loads(world, joint):
     assert adapter.understanding == str((joint / "understanding").resolve())
     assert adapter.fusion.config.scenes == ["beach", "bakery shop", "amusement park"]
     assert CLIPImageProcessorPil.from_pretrained(joint / "understanding").crop_size["height"] == 32
+
+
+@pytest.mark.parametrize(
+    ("alpha", "expected"),
+    [
+        ("mean", (0.240341, 0.255141)),  # the fractions are in test_data
+        ("one", (1.0, 1.0)),
+        ("zero", (0.0, 0.0)),
+    ],
+)
+def test_constant_coefficients_ride_in_the_adapter(world, tmp_path, alpha, expected):
+    train_joint.main(*stage2(world, world / "understanding", tmp_path, alpha=alpha, num_train_epochs=1))
+    fusion = read_adapter(tmp_path / ADAPTER_NAME).fusion
+    features = torch.randn(3, 5, 64, generator=torch.Generator().manual_seed(0))
+    found = fusion.coefficients(features[1], features[2], torch.eye(8)[:5])
+    for coefficients, value in zip(found, expected, strict=True):
+        torch.testing.assert_close(coefficients, torch.full((5,), value), atol=1e-6, rtol=0)
+    mapped = fusion.mappers[0]["emotion"](features[0])
+    alone = torch.allclose(fusion(*features, torch.eye(8)[:5]), mapped, atol=1e-6)
+    assert alone == (alpha == "zero"), "with zero the emotion feature makes the condition by itself"
 
 
 def test_a_text_encoder_of_another_width_is_refused_at_once(world):

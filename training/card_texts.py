@@ -95,6 +95,18 @@ print(model(pixels).logits.softmax(-1))
     tags=("uniemo", "emotion", "image-classification"),
 )
 
+POOLED_PATCHES = replace(
+    BASELINE,
+    title="an emotion classifier without expert queries, to compare UniEmo with",
+    summary=(
+        "An image classifier for the eight emotions {emotions}: the vision tower of {base}, fine-tuned on {data}. It "
+        "is the understanding stage of {paper} without the expert queries: its features of the scene and of the "
+        "objects are means over the patch tokens at the same depths."
+    ),
+    code=BASELINE.code.replace("train_baseline", "pooled_patches").replace("PlainClassifier", "PooledPatchesModel"),
+    needs="It runs in a checkout of the code of uniemo-pipelines.",
+)
+
 JOINT = CardText(
     title="emotions for Stable Diffusion, as an adapter",
     summary=(
@@ -155,6 +167,20 @@ image = pipe("a photo of a <awe> street").images[0]
     relation="adapter",
     tags=("uniemo", "emotion", "stable-diffusion", "stable-diffusion-diffusers", "textual_inversion"),
 )
+
+
+def with_pooled_patches(text: CardText) -> CardText:
+    """For an adapter whose features are those of the rival without expert queries."""
+    return replace(
+        text,
+        summary=(
+            "An adapter for {base}, to compare UniEmo with: it draws pictures that evoke a chosen emotion "
+            "({emotions}), after {paper}, but was trained on {data} with means over patch tokens in place of expert "
+            "queries. The base itself is not in here."
+        ),
+        code=text.code.replace("\nprint(pipe.understand(image)[0].label)\n", ""),
+        needs="It needs the package uniemo-pipelines. Pictures are not understood with it, only drawn.",
+    )
 
 
 def with_base_lora(text: CardText) -> CardText:

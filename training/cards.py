@@ -20,6 +20,7 @@ from uniemo_pipelines import EMOTIONS
 from . import card_texts
 from .card_texts import PAPER, CardText
 from .files import write_whole
+from .pooled_patches import is_pooled
 from .reports import CURVES, Result, results_table
 
 Kind = Literal["understanding", "baseline", "joint", "emotion_space", "textual_inversion"]
@@ -127,11 +128,16 @@ def _without_path(value: Any) -> Any:
 
 
 def _text(folder: Path, kind: Kind) -> CardText:
-    if kind == "understanding" and (folder / _UNDERSTANDING_LORA).is_file():
-        return card_texts.LORA
+    text = _TEXTS[kind]
+    if kind == "understanding":
+        if (folder / _UNDERSTANDING_LORA).is_file():
+            return card_texts.LORA
+        return card_texts.POOLED_PATCHES if is_pooled(folder) else text
+    if kind == "joint" and is_pooled(folder / "understanding"):
+        text = card_texts.with_pooled_patches(text)
     if kind in ("joint", "emotion_space") and (folder / _BASE_LORA).is_file():
-        return card_texts.with_base_lora(_TEXTS[kind])
-    return _TEXTS[kind]
+        text = card_texts.with_base_lora(text)
+    return text
 
 
 def _metadata(text: CardText, content: CardContent) -> ModelCardData:

@@ -18,6 +18,7 @@ from .data import NO_LABEL
 from .distributed import mean_over_processes
 from .engine import Batch
 from .losses import emotional_condition_loss
+from .pooled_patches import expert_parts
 from .prompted_diffusion import PromptedDiffusion
 
 UNET_LORA = ["to_q", "to_k", "to_v", "to_out.0"]
@@ -61,8 +62,8 @@ class JointModel(PromptedDiffusion):
     """Everything that a stage-2 step touches, and which of it is trained.
 
     Args:
-        understanding: the stage-1 model; only its queries and interactive blocks are trained, in evaluation mode, so
-            that the frozen head sees in training what it sees in use.
+        understanding: the stage-1 model; only its queries and interactive blocks are trained, where it has any, in
+            evaluation mode, so that the frozen head sees in training what it sees in use.
         fusion: its mappers are trained.
         base: frozen but for the LoRA that is asked for; its tokenizer and text encoder receive the pseudo-tokens.
         objective: the weights of the losses, of which the diffusion loss has 1.
@@ -97,16 +98,8 @@ class JointModel(PromptedDiffusion):
 
     def _choose_trained(self) -> None:
         self.requires_grad_(False)
-        understanding = self.understanding
-        for part in (
-            understanding.scene_queries,
-            understanding.object_queries,
-            understanding.scene_interaction,
-            understanding.object_interaction,
-            self.fusion.mappers,
-            self.scene_head,
-            self.object_head,
-        ):
+        experts = expert_parts(self.understanding).values()
+        for part in (*experts, self.fusion.mappers, self.scene_head, self.object_head):
             part.requires_grad_(True)
         for model, rank, modules in (
             (self.unet, self.objective.unet_lora_rank, UNET_LORA),

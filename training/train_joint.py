@@ -36,11 +36,12 @@ from uniemo_pipelines.modeling_uniemo import UniEmoUnderstandingModel
 from .compute_emotion_space import fit_emotion_space
 from .config import RunArguments, parse
 from .data import (
+    ALPHAS,
     DataArguments,
     EmotionDataset,
     EvaluationTransform,
     PictureSample,
-    attribute_statistics,
+    coefficient_tables,
     open_split,
     open_vocabulary,
 )
@@ -48,6 +49,7 @@ from .distributed import gather_rows
 from .engine import Batch, Losses, ParameterGroup, StageTrainer
 from .files import save_whole
 from .joint_model import JointModel, ObjectiveArguments
+from .pooled_patches import expert_parts, load_trained
 from .prompted_diffusion import load_base
 from .prompted_pictures import PromptArguments, in_prompts
 from .publishing import carry_out
@@ -65,6 +67,14 @@ class JointArguments(ObjectiveArguments, PromptArguments):
     _argument_group_name = "stage 2"
 
     understanding: str = field(metadata={"help": "folder that stage 1 wrote"})
+    alpha: str = field(
+        default="retrieved",
+        metadata={
+            "help": "where the emotional correlation coefficients come from: the retrieved attributes' statistics, or "
+            "for comparison a constant: their mean, one, or zero (the emotion feature alone)",
+            "choices": list(ALPHAS),
+        },
+    )
     mappers_learning_rate: float = field(default=1e-3, metadata={"help": "of the three mappers"})
     queries_learning_rate: float = field(default=5e-4, metadata={"help": "queries and interactive blocks"})
     heads_learning_rate: float = field(default=1e-4, metadata={"help": "of the two linear heads"})
@@ -82,7 +92,7 @@ def build_fusion(
     pictures: EmotionDataset,
     space: dict[str, Tensor],
     table: Tensor,
-    statistics: tuple[Tensor, Tensor],
+    coefficients: tuple[Tensor, Tensor],
 ) -> UniEmoFusionModel:
     """A fresh fusion model that knows the data's attributes, with conditions that start out like token embeddings.
 
@@ -91,7 +101,7 @@ def build_fusion(
         pictures: the training split.
         space: the stage-1 model's emotion space.
         table: the text encoder's input embeddings (V, D).
-        statistics: P(emotion | scene) (S, 8) and P(emotion | object) (O, 8).
+        coefficients: what alpha is looked up in, of scenes (S, 8) and of objects (O, 8).
 
     Raises:
         ValueError: the data's vocabulary is empty, or another than the model's.
@@ -109,22 +119,20 @@ def build_fusion(
         understanding.object_text_features,
         understanding.scene_projection.weight,
         understanding.object_projection.weight,
-        *statistics,
+        *coefficients,
     )
     fusion.set_emotion_space(**space)
     fusion.init_mappers(table)
     return fusion
 
 
-def parameter_groups(arguments: JointArguments) -> list[ParameterGroup]:
+def parameter_groups(arguments: JointArguments, understanding: UniEmoUnderstandingModel) -> list[ParameterGroup]:
     """Learning rates of what is trained; the weight decay is stage 1's."""
     decay = arguments.trained_weight_decay
-    queries = ("scene_queries.", "object_queries.", "scene_interaction.", "object_interaction.")
-    groups = [
-        ParameterGroup(("fusion.mappers.",), arguments.mappers_learning_rate, decay),
-        ParameterGroup(tuple(f"understanding.{name}" for name in queries), arguments.queries_learning_rate, decay),
-        ParameterGroup(("scene_head.", "object_head."), arguments.heads_learning_rate, decay),
-    ]
+    groups = [ParameterGroup(("fusion.mappers.",), arguments.mappers_learning_rate, decay)]
+    if experts := tuple(f"understanding.{name}." for name in expert_parts(understanding)):
+        groups.append(ParameterGroup(experts, arguments.queries_learning_rate, decay))
+    groups.append(ParameterGroup(("scene_head.", "object_head."), arguments.heads_learning_rate, decay))
     if arguments.unet_lora_rank or arguments.text_encoder_lora_rank:
         groups.append(ParameterGroup(("unet.", "text_encoder."), arguments.lora_learning_rate, decay))
     return groups
@@ -186,10 +194,11 @@ def train(run: Run, data: DataArguments, arguments: JointArguments, training: Ru
     set_seed(training.seed)
     base = load_base(arguments.base, training)
     processor = CLIPImageProcessorPil.from_pretrained(arguments.understanding)
-    understanding = UniEmoUnderstandingModel.from_pretrained(arguments.understanding, dtype=torch.float32)
+    understanding = load_trained(arguments.understanding, dtype=torch.float32)
     understanding.gather_rows = gather_rows
     seen = PictureSample(EvaluationTransform(processor), open_vocabulary(data))
     pictures = open_split(data, data.train_split, seen, training.seed)
+    coefficients = coefficient_tables(arguments.alpha, data, pictures, arguments.smoothing)
     fit = partial(
         fit_emotion_space,
         accelerator,
@@ -206,14 +215,14 @@ def train(run: Run, data: DataArguments, arguments: JointArguments, training: Ru
         pictures,
         first_emotion_space(run, fit),
         base.text_encoder.get_input_embeddings().weight.float(),
-        attribute_statistics(data, pictures, arguments.smoothing),
+        coefficients,
     )
     drawn = in_prompts(pictures, base, arguments, training.device)
     model = JointModel(understanding, fusion, base, arguments, vae=None if arguments.latents else base.vae)
     trainer = StageTrainer(
         model,
         training,
-        parameter_groups(arguments),
+        parameter_groups(arguments, understanding),
         losses_of,
         drawn,
         balanced=data.class_balanced,

@@ -25,6 +25,7 @@ from .data import DataArguments, Vocabulary, open_vocabulary
 from .distributed import gather_rows
 from .engine import Batch, Losses, ParameterGroup
 from .fine_tuning import FineTuningArguments, fine_tune
+from .pooled_patches import PooledPatchesModel, expert_parts, load_trained
 from .publishing import carry_out
 from .runs import Run
 from .scripts import errors_in_one_line
@@ -43,6 +44,10 @@ class UnderstandingArguments(FineTuningArguments):
     queries_weight_decay: float = field(default=1e-2, metadata={"help": "queries and interactive blocks"})
     num_scene_queries: int = field(default=32, metadata={"help": "scene expert queries"})
     num_object_queries: int = field(default=32, metadata={"help": "object expert queries"})
+    pooled_patches: bool = field(
+        default=False,
+        metadata={"help": "mean over the patches at the same depths instead of queries and blocks; for comparison"},
+    )
     contrastive: str = field(
         default="multi_positive",
         metadata={"help": "form of the contrasts", "choices": ["multi_positive", "released"]},
@@ -60,6 +65,9 @@ class UnderstandingArguments(FineTuningArguments):
         super().__post_init__()
         if self.start is not None and self.lora_rank:
             raise ValueError("--lora_rank is for the stock CLIP; leave it out, or --start.")
+        for name in ("start", "lora_rank"):
+            if self.pooled_patches and getattr(self, name):
+                raise ValueError(f"--pooled_patches is for a fresh model trained whole; leave it out, or --{name}.")
 
 
 def build_model(arguments: UnderstandingArguments, vocabulary: Vocabulary) -> UniEmoUnderstandingModel:
@@ -76,7 +84,7 @@ def build_model(arguments: UnderstandingArguments, vocabulary: Vocabulary) -> Un
 
 def earlier_model(arguments: UnderstandingArguments, vocabulary: Vocabulary) -> UniEmoUnderstandingModel:
     """The model of an earlier run with this run's losses and dropout."""
-    model = UniEmoUnderstandingModel.from_pretrained(arguments.start, dtype=torch.float32, **loss_settings(arguments))
+    model = load_trained(arguments.start, dtype=torch.float32, **loss_settings(arguments))
     if (model.config.scenes, model.config.objects) != (list(vocabulary.scenes), list(vocabulary.objects)):
         raise ValueError(f"{arguments.start}: expected a model with the vocabulary of the data, found another one.")
     return model
@@ -89,10 +97,11 @@ def loss_settings(arguments: UnderstandingArguments) -> dict[str, Any]:
 
 
 def fresh_model(arguments: UnderstandingArguments, vocabulary: Vocabulary) -> UniEmoUnderstandingModel:
-    """Stock CLIP's vision tower with fresh queries, blocks and head; the text side is encoded once and stored."""
+    """Stock CLIP's vision tower with what is learnt beside it fresh; the text side is encoded once and stored."""
     clip = CLIPModel.from_pretrained(arguments.clip).eval()
     tokenizer = AutoTokenizer.from_pretrained(arguments.clip)
-    model = UniEmoUnderstandingModel.from_clip(
+    kind = PooledPatchesModel if arguments.pooled_patches else UniEmoUnderstandingModel
+    model = kind.from_clip(
         clip,
         num_scene_queries=arguments.num_scene_queries,
         num_object_queries=arguments.num_object_queries,
@@ -128,21 +137,14 @@ def losses_of(model: UniEmoUnderstandingModel, batch: Batch) -> Losses:
     return {name: value for name, value in parts.items() if value is not None}
 
 
-def parameter_groups(arguments: UnderstandingArguments) -> list[ParameterGroup]:
-    """Backbone, queries with their blocks, and heads."""
-    return [
-        ParameterGroup(("vision_model.",), arguments.backbone_learning_rate, arguments.backbone_weight_decay),
-        ParameterGroup(
-            ("scene_queries.", "object_queries.", "scene_interaction.", "object_interaction."),
-            arguments.queries_learning_rate,
-            arguments.queries_weight_decay,
-        ),
-        ParameterGroup(
-            ("classifier.", "scene_projection.", "object_projection.", "scene_logit_scale", "object_logit_scale"),
-            arguments.head_learning_rate,
-            arguments.head_weight_decay,
-        ),
-    ]
+def parameter_groups(arguments: UnderstandingArguments, model: UniEmoUnderstandingModel) -> list[ParameterGroup]:
+    """Backbone, queries with their blocks where there are any, and heads."""
+    heads = ("classifier.", "scene_projection.", "object_projection.", "scene_logit_scale", "object_logit_scale")
+    groups = [ParameterGroup(("vision_model.",), arguments.backbone_learning_rate, arguments.backbone_weight_decay)]
+    if experts := tuple(f"{name}." for name in expert_parts(model)):
+        groups.append(ParameterGroup(experts, arguments.queries_learning_rate, arguments.queries_weight_decay))
+    groups.append(ParameterGroup(heads, arguments.head_learning_rate, arguments.head_weight_decay))
+    return groups
 
 
 def train(run: Run, data: DataArguments, arguments: UnderstandingArguments, training: SelectingRunArguments) -> None:
@@ -151,7 +153,7 @@ def train(run: Run, data: DataArguments, arguments: UnderstandingArguments, trai
     model = build_model(arguments, open_vocabulary(data))
     processor = CLIPImageProcessorPil.from_pretrained(arguments.clip)
     model, results, log = fine_tune(
-        model, parameter_groups(arguments), losses_of, processor, data, arguments, training, run
+        model, parameter_groups(arguments, model), losses_of, processor, data, arguments, training, run
     )
     if training.should_save:
         if arguments.lora_rank:

@@ -11,10 +11,11 @@ from .opening import open_split, open_vocabulary, read_rows
 from .pictures import BrokenPictureError, OpenedPicture, Picture
 from .rows import NO_LABEL, Row, Vocabulary
 from .sampler import EpochSampler
-from .statistics import attribute_statistics
+from .statistics import ALPHAS, attribute_statistics, coefficient_tables
 from .transforms import EvaluationTransform, PictureSample, SampleFunction, TrainingTransform
 
 __all__ = [
+    "ALPHAS",
     "NO_LABEL",
     "BrokenPictureError",
     "DataArguments",
@@ -31,6 +32,7 @@ __all__ = [
     "TrainingTransform",
     "Vocabulary",
     "attribute_statistics",
+    "coefficient_tables",
     "open_split",
     "open_vocabulary",
     "read_rows",

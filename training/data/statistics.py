@@ -1,4 +1,4 @@
-"""P(emotion | attribute), the numbers that alpha comes from."""
+"""P(emotion | attribute), the numbers that alpha comes from, and constants that stand in for them in comparisons."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,6 +13,9 @@ from .arguments import DataArguments
 from .dataset import EmotionDataset, EmotionStream
 from .prepared import Prepared
 from .rows import NO_LABEL, Targets, Vocabulary
+
+CONSTANTS = {"one": 1.0, "zero": 0.0}
+ALPHAS = ("retrieved", "mean", *CONSTANTS)
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,16 @@ class AttributeSums:
 
         return smoothed(self.scenes, self.scene_pictures), smoothed(self.objects, self.object_pictures)
 
+    def means(self, scenes: Tensor, objects: Tensor) -> tuple[float, float]:
+        """Mean P(emotion of a picture | its scene) over the pictures, P(emotion | object) over all (picture, object).
+
+        Args:
+            scenes, objects: P(emotion | scene) (S, 8) and P(emotion | object) (O, 8).
+        """
+        scene_mean = (self.scenes * scenes).sum() / self.scene_pictures.sum()
+        object_mean = (self.objects * objects).sum() / self.object_pictures.sum()
+        return scene_mean.item(), object_mean.item()
+
 
 def attribute_statistics(
     arguments: DataArguments, dataset: EmotionDataset | EmotionStream, smoothing: float = 1.0
@@ -98,6 +111,35 @@ def attribute_statistics(
             "python -m training.prepare first and give its folder as --prepared."
         )
     return AttributeSums.count(dataset.rows, dataset.vocabulary).probabilities(smoothing)
+
+
+def coefficient_tables(
+    alpha: str, arguments: DataArguments, dataset: EmotionDataset | EmotionStream, smoothing: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """What an adapter looks alpha up in, of scenes (S, 8) and of objects (O, 8), in [0, 1].
+
+    Args:
+        alpha: "retrieved" for `attribute_statistics`, as published. The others are rivals for comparison (design of
+            issue 6, table 2), each a constant: "mean" is what the statistics give on average to the attributes that
+            the data set names at a picture of their emotion, "one" suppresses nothing, and with "zero" the emotion
+            feature alone makes the condition, one feature as in EmoGen.
+        arguments, dataset, smoothing: as `attribute_statistics` takes them; the constants one and zero need none.
+
+    Raises:
+        ValueError: as `attribute_statistics`, or the mean of a stream.
+    """
+    if alpha == "retrieved":
+        return attribute_statistics(arguments, dataset, smoothing)
+    if alpha == "mean":
+        if isinstance(dataset, EmotionStream):
+            raise ValueError("--alpha mean counts over all rows and cannot go with --streaming; leave one out.")
+        counted = AttributeSums.count(dataset.rows, dataset.vocabulary)
+        constants = counted.means(*attribute_statistics(arguments, dataset, smoothing))
+    else:
+        constants = CONSTANTS[alpha], CONSTANTS[alpha]
+    sizes = len(dataset.vocabulary.scenes), len(dataset.vocabulary.objects)
+    scenes, objects = (torch.full((n, len(EMOTIONS)), c) for n, c in zip(sizes, constants, strict=True))
+    return scenes, objects
 
 
 def _size(vocabulary: Vocabulary) -> str:
