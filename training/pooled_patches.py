@@ -1,4 +1,4 @@
-"""The rival of the expert queries, for comparison (design of issue 6, tables 1 and 2): pooled patches.
+"""The rival of the expert queries, to compare with: pooled patches.
 
 Scene and object feature are read at the same depths as always, but as the mean over the patch tokens: no queries in
 the sequence, no interactive blocks. All else is the understanding chain's: emotion feature, head, projections,
