@@ -15,7 +15,7 @@ import tiny
 import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from training import generate, generate_prompted
 from training.config import parse
@@ -183,6 +183,23 @@ def test_a_missing_embedding_is_named_before_anything_is_drawn(world, tmp_path):
     with pytest.raises(FileNotFoundError, match=message):
         main(asked(world, tmp_path / "out", "embeddings", embeddings=str(tmp_path / "inversion")))
     assert not (tmp_path / "out").exists()
+
+
+def test_embeddings_of_another_base_are_refused(world, tmp_path):
+    folder = shutil.copytree(world / "inversion", tmp_path / "inversion")
+    save_file({"<fear>": torch.zeros(1, 8)}, folder / "fear.safetensors")
+    message = rf"fear\.safetensors: expected one embedding, \(1, {tiny.TEXT_WIDTH}\).*found \[\(1, 8\)\]"
+    with pytest.raises(ValueError, match=message):
+        main(asked(world, tmp_path / "out", "embeddings", embeddings=str(folder)))
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_embedding_stands_for_its_emotion_whatever_token_its_file_names(world, tmp_path):
+    folder = shutil.copytree(world / "inversion", tmp_path / "inversion")
+    save_file({"my-awe": load_file(folder / "awe.safetensors")["<awe>"]}, folder / "awe.safetensors")
+    main(asked(world, tmp_path / "out", "embeddings", embeddings=str(folder)))
+    name = "image/awe/awe_000001.png"
+    assert (tmp_path / "out" / name).read_bytes() == (world / "embeddings" / name).read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,9 @@ Images are drawn in batches, over processes under `accelerate launch`, and the s
 that was stopped; with more `--images` it goes on with one that is finished. Each image comes from a seed of its own in
 a batch of the same size as any other: on one machine and device it is the same to the bit, whatever the number of
 processes, of images, and of interruptions. (What `--batch_size` does not divide costs as much as the next multiple.)
-Other weights or settings in the same folder are refused. The folder's files: see training/generated.py.
+Other weights or settings in the same folder are refused. The folder's files: see training/generated.py. Where the
+adapter's understanding model is at hand, generation.json names its emotion head by a digest, by which
+training.filter_generated tells who filters.
 
 `--only image/awe/awe_000012.png` makes that image again alone, in the folder `again/`: see `remake`.
 """

@@ -27,6 +27,7 @@ import diffusers
 import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
+from safetensors.torch import load_file
 
 from uniemo_pipelines.fusion_uniemo import EMOTIONS
 
@@ -113,10 +114,21 @@ def embedding_files(folder: Path) -> list[Path]:
 
 
 def load_pipeline(base: Path, embeddings: Sequence[Path], device: torch.device) -> StableDiffusionPipeline:
-    """The base with these embeddings; without a safety checker, which would blacken images of fear and disgust."""
+    """The base with these embeddings; without a safety checker, which would blacken images of fear and disgust.
+
+    Raises:
+        ValueError: embeddings of a base of another width.
+    """
     pipeline = StableDiffusionPipeline.from_pretrained(base, dtype=torch.float32, safety_checker=None)
+    width = pipeline.text_encoder.get_input_embeddings().embedding_dim
     for file in embeddings:
-        pipeline.load_textual_inversion(file.parent, weight_name=file.name)
+        shapes = [tuple(tensor.shape) for tensor in load_file(file).values()]
+        if shapes != [(1, width)]:
+            raise ValueError(
+                f"{file}: expected one embedding, {(1, width)}, as the base has them, found {shapes}; name embeddings "
+                "that were trained on this base."
+            )
+        pipeline.load_textual_inversion(file.parent, weight_name=file.name, token=f"<{file.stem}>")
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
 

@@ -43,10 +43,10 @@ class Truth:
     Attributes:
         hits: (N,) whether the target is the emotion that its own head sees.
         posterior: (N,) probability of the target by the world's own probabilities, given the attributes that it reads.
-        likeliest: (N,) whether no emotion has a higher one. An oracle asks this and not the judge's head: it takes
-            from the judge what is in the image alone, and no learnt opinion on emotions; on real calibration images
-            both are right equally often (.837 and .839 of 4,000); and "the judge sees the target" stays a figure that
-            the oracle did not make true. Ours.
+        likeliest: (N,) whether the target is the emotion with the highest one. An oracle asks this and not the judge's
+            head: it takes from the judge what is in the image alone, and no learnt opinion on emotions; on real
+            calibration images both are right equally often (.837 and .839 of 4,000); and "the judge sees the target"
+            stays a figure that the oracle did not make true. Ours.
         read: by kind, the attribute read, (N,).
     """
 

@@ -23,7 +23,7 @@ class Criterion:
 
 
 CRITERIA = (
-    Criterion("truth", "the judge does not see the target emotion", "leave out --oracle"),
+    Criterion("truth", "of what the judge reads in it, another emotion is likelier", "leave out --oracle"),
     Criterion("probability", "the target emotion is not probable enough", "lower --precision"),
     Criterion("margin", "another emotion is nearly as probable, or more", "lower --margin"),
     Criterion("clarity", "neither scene nor object can be told", "lower --clarity_percentile"),

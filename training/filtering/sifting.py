@@ -24,7 +24,7 @@ def ask_faithful(sieve: Sieve, candidates: Candidates, limits: Limits) -> None:
 
 
 def ask_true(sieve: Sieve, truth: Truth) -> None:
-    """The target is what the judge sees in the image, by the world's own probabilities: no filter can know better."""
+    """No emotion is likelier than the target, by the world's own probabilities of what the judge reads in it."""
     sieve.ask("truth", truth.likeliest[sieve.left])
 
 
