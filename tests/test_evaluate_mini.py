@@ -15,11 +15,12 @@ from transformers import CLIPVisionConfig
 
 from training import choose_sampling, compare_emotion_spaces, evaluate_mini, measure_export, measure_strength
 from training.backbones.reader import HEADS, Reader, Reading
-from training.evaluate_mini import EvaluationArguments, RowScores, score_row, table, truthful_caption, verdict
+from training.evaluate_mini import EvaluationArguments, RowScores, score_row, table, verdict
 from training.evaluating.scoring import Scores
 from training.judging import JUDGE, judge_images
 from training.metrics import Estimate
 from training.metrics.understanding import score_understanding
+from training.miniemoset.captions import truthful_caption
 from training.miniemoset.dataset import write_dataset
 from training.train_baseline import PlainClassifier, PlainClassifierConfig
 from uniemo_pipelines.adapters_uniemo import ADAPTER_NAME, write_adapter

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,20 @@ import pytest
 import tiny
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional
 from training_world import OBJECTS, SCENES, arguments_of, records, stage1, write_clip, write_info
 
 from training import filter_generated, train_understanding
+from training.backbones.reader import Reading
 from training.config import parse
 from training.data import DataArguments, open_vocabulary, read_rows
+from training.data.pictures import FilePicture
 from training.data.rows import NO_LABEL
-from training.filter_generated import FilterArguments
-from training.filtering import diverse, reading
+from training.emotion_heads import head_of
+from training.filter_generated import STEPS, FilterArguments
+from training.filtering import diverse, purity, reading
 from training.filtering.candidates import Candidates
 from training.filtering.diverse import apportion, choose, without_duplicates
 from training.filtering.faithful import calibrated, fit_temperature, is_faithful, least_probability, margins
@@ -27,7 +34,12 @@ from training.filtering.neighbours import MOST_EXACT, Neighbours, Reduction, cel
 from training.filtering.purity import Truth, purity_by_stage
 from training.filtering.report import attribute_distance
 from training.filtering.sieve import Sieve
+from training.filtering.sifting import ask_true
 from training.generated import Settings
+from training.judging import select
+from training.miniemoset.attributes import PALETTES, Attributes, posterior
+from training.miniemoset.objects import OBJECTS as OBJECTS_OF_MINI
+from training.miniemoset.scenes import SCENES as SCENES_OF_MINI
 from uniemo_pipelines.fusion_uniemo import EMOTIONS
 
 ROOT = Path(__file__).parents[1]
@@ -206,6 +218,10 @@ def test_cells_part_what_lies_apart():
 LABELS = np.arange(16) % 8
 
 
+def one_hot(index: int, count: int) -> Tensor:
+    return functional.one_hot(torch.tensor([index]), count).float()
+
+
 def test_an_image_falls_at_the_first_criterion_only():
     sieve = Sieve(LABELS)
     sieve.ask("probability", np.arange(16) != 3)
@@ -234,14 +250,49 @@ def test_purity_after_each_criterion():
     empty = np.zeros(16)
     candidates = Candidates(LABELS, probabilities, intended, read, {"scene": empty}, empty[:, None], empty, empty)
     assert candidates.agreed["scene"].tolist() == [0] * 4 + [NO_LABEL] * 12
-    truth = Truth(np.arange(16) >= 8, np.where(np.arange(16) >= 8, 0.9, 0.1), {"scene": np.arange(16) % 2})
+    truth = Truth(
+        hits=np.arange(16) >= 8,
+        posterior=np.where(np.arange(16) >= 8, 0.9, 0.1),
+        likeliest=np.arange(16) >= 8,
+        read={"scene": np.arange(16) % 2},
+    )
     sieve = Sieve(LABELS)
     sieve.ask("probability", np.arange(16) >= 4)
-    purity = purity_by_stage(truth, candidates, sieve)
-    assert (purity["generated"].judged, purity["generated"].attributes["scene"]) == (0.5, 0.5)
-    after = purity["after probability"]
+    shares = purity_by_stage(truth, candidates, sieve)
+    assert (shares["generated"].judged, shares["generated"].attributes["scene"]) == (0.5, 0.5)
+    after = shares["after probability"]
     assert (after.images, after.judged, after.attributes["scene"]) == (12, pytest.approx(8 / 12), None)
     assert after.posterior == pytest.approx((8 * 0.9 + 4 * 0.1) / 12)
+
+
+def test_an_oracle_asks_what_is_likeliest_and_not_what_the_judges_own_head_sees():
+    likeliest = np.arange(16) >= 4
+    sieve = Sieve(LABELS)
+    ask_true(sieve, Truth(~likeliest, np.zeros(16), likeliest, {}))
+    assert sieve.left.tolist() == list(range(4, 16)) and [one.name for one in sieve.asked] == ["truth"]
+    with pytest.raises(ValueError, match=f"'truth'.*none of {EMOTIONS[0]} .*; leave out --oracle"):
+        ask_true(Sieve(LABELS), Truth(~likeliest, np.zeros(16), LABELS != 0, {}))
+
+
+def test_the_truth_is_the_worlds_posterior_of_the_attributes_read(tmp_path, monkeypatch):
+    awe = Attributes("waterfall", ("Whale",), "crystal", "even")
+    assert posterior(awe).argmax() == EMOTIONS.index("awe")
+    draw(tmp_path / "image.png", 0, 0)
+    seen = Reading(
+        scene_logits=one_hot(SCENES_OF_MINI.index(awe.scene), len(SCENES_OF_MINI)),
+        object_logits=one_hot(OBJECTS_OF_MINI.index("Whale"), len(OBJECTS_OF_MINI)) - 0.5,
+        palette_logits=one_hot(PALETTES.index("crystal"), len(PALETTES)),
+        brightness_logits=one_hot(1, 3),
+        emotion=one_hot(EMOTIONS.index("fear"), 8),
+        features=torch.zeros(1, 2),
+    )
+    monkeypatch.setattr(purity, "load_reader", lambda *_: torch.nn.Linear(1, 1))
+    monkeypatch.setattr(purity, "read", lambda _, pictures: select(seen, torch.zeros(len(pictures), dtype=torch.long)))
+    pictures = [FilePicture(str(tmp_path / "image.png"))] * 2
+    labels = np.array([EMOTIONS.index("awe"), EMOTIONS.index("fear")])
+    truth = purity.read_truth("judge", "resnet", pictures, labels, str(tmp_path / "features"))
+    assert truth.likeliest.tolist() == [True, False] and truth.hits.tolist() == [False, True]
+    assert truth.posterior == pytest.approx(posterior(awe)[labels])
 
 
 def test_the_distance_of_attributes_is_the_mean_over_emotions_with_labels():
@@ -417,6 +468,87 @@ def test_two_models_judge_by_the_mean_of_their_logarithms(world, tmp_path):
     )
 
 
+# ------------------------------------------------------------------------------------------------------------ oracle
+
+
+def right_ones(*_: Any) -> Truth:
+    """A truth that contradicts the filter: it trusts none but the images of another emotion's colour and two more."""
+    likeliest = np.arange(40) % 5 >= 2
+    return Truth(np.ones(40, bool), np.ones(40), likeliest, {kind: np.zeros(40, int) for kind in ("scene", "object")})
+
+
+def test_an_oracle_stands_in_place_of_the_faithful_ones(world, tmp_path, monkeypatch):
+    monkeypatch.setattr(filter_generated, "read_truth", right_ones)
+    changes = {"judge": "judge", "oracle": True, "skip": ["clear", "manifold", "diverse"], "keep": 2}
+    filter_generated.main(*asked(world, tmp_path / "out", **changes))
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert list(report["fallen"]) == ["truth", "real copy", "draw"]
+    assert set(report["fallen"]["truth"].values()) == {2} and set(report["kept"].values()) == {2}
+    found = fell(tmp_path / "out")
+    assert {found[f"image/awe/awe_00000{number}.png"] for number in (0, 1)} == {"truth"}
+    assert report["purity"]["after truth"]["images"] == 24
+    assert "| fell: truth |" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_what_an_oracle_draws_among_the_right_ones_is_decided_by_the_seed(world, tmp_path, monkeypatch):
+    monkeypatch.setattr(filter_generated, "read_truth", right_ones)
+    changes = {"judge": "judge", "oracle": True, "skip": ["clear", "manifold", "diverse"], "keep": 1}
+    for name, seed in (("one", 0), ("same", 0), ("other", 1)):
+        filter_generated.main(*asked(world, tmp_path / name, seed=seed, **changes))
+    one, same, other = (fell(tmp_path / name) for name in ("one", "same", "other"))
+    assert one == same != other
+    assert all(one[name] == "truth" for name in one if int(name[-5]) < 2)
+
+
+# ---------------------------------------------------------------------------------------------------- self-filtering
+
+
+def named_head(world: Path, folder: Path, head: str | None) -> str:
+    """The corpus with that head in its settings; without the key where it is None, as older ones are."""
+    shutil.copytree(world / "corpus", folder)
+    content = json.loads((folder / "generation.json").read_text())
+    del content["emotion_head"]
+    (folder / "generation.json").write_text(json.dumps(content | ({} if head is None else {"emotion_head": head})))
+    return str(folder)
+
+
+def own_head(world: Path) -> str:
+    return head_of(load_file(world / "filter" / "model.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("whose", "own", "said"),
+    [
+        ("its own", True, "- filtered by its own model: filter"),
+        ("another's", False, "- filtered by another model than its own: filter"),
+        ("nobody's", None, "- filtered by a model that may be its own or not: filter"),
+    ],
+)
+def test_report_and_warning_say_whether_the_filter_is_the_generators_own(world, tmp_path, capsys, whose, own, said):
+    head = {"its own": own_head(world), "another's": "0123456789ab", "nobody's": None}[whose]
+    corpus = named_head(world, tmp_path / "corpus", head)
+    filter_generated.main(*asked(world, tmp_path / "out", corpora=[corpus]))
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["filtered_by"] == [{"model": "filter", "own": own}]
+    assert said in (tmp_path / "out" / "report.md").read_text().splitlines()
+    warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Warning")]
+    assert len(warnings) == (own is True)
+    assert all("filtered by its own model: filter has the emotion head" in line for line in warnings)
+
+
+def test_of_several_models_each_is_told_and_a_corpus_that_knows_speaks_for_one_that_does_not(world, tmp_path, capsys):
+    corpora = [named_head(world, tmp_path / "old", None), named_head(world, tmp_path / "new", own_head(world))]
+    other = shutil.copytree(world / "filter", tmp_path / "other")
+    tensors = load_file(other / "model.safetensors")
+    tensors["classifier.3.bias"] = tensors["classifier.3.bias"] + 0.1
+    save_file(tensors, other / "model.safetensors", {"format": "pt"})
+    models = [str(world / "filter"), str(other)]
+    filter_generated.main(*asked(world, tmp_path / "out", corpora=corpora, models=models, skip=STEPS, keep=1))
+    found = json.loads((tmp_path / "out" / "report.json").read_text())["filtered_by"]
+    assert found == [{"model": "filter", "own": True}, {"model": "other", "own": False}]
+    assert "its own model: filter has" in capsys.readouterr().err
+
+
 # --------------------------------------------------------------------------------------------------------- bad input
 
 
@@ -467,6 +599,8 @@ def test_an_output_that_is_read_from_or_holds_something_else(world, tmp_path):
         ({"precision": 0.0}, "--precision is above 0"),
         ({"manifold_percentile": 101.0}, "--manifold_percentile is from 0 to 100; found 101"),
         ({"keep": 0}, "--keep is at least 1"),
+        ({"oracle": True}, "--oracle asks a judge; name its weights as --judge"),
+        ({"oracle": True, "judge": "j", "skip": ["faithful"]}, "--oracle takes the place of faithful"),
     ],
 )
 def test_arguments_out_of_range(world, tmp_path, changes, message):

@@ -22,11 +22,14 @@ from safetensors.torch import load_file
 
 from training import generate, generated
 from training.config import parse
+from training.emotion_heads import head_of, head_of_adapter
 from training.generate import GenerationArguments, Weights, load_pipeline, main
 from training.generated import MANIFEST, MOST_IMAGES, MOST_SEED, SETTINGS, Settings, read_manifest, seed_of
 from training.hub import publish
 from uniemo_pipelines.adapters_uniemo import ADAPTER_NAME, write_adapter
+from uniemo_pipelines.chain_uniemo import take_chain
 from uniemo_pipelines.fusion_uniemo import EMOTIONS
+from uniemo_pipelines.modeling_uniemo import UniEmoUnderstandingModel
 
 ROOT = Path(__file__).parents[1]
 KEYS = ["image", "emotion", "seed", "scene", "object", "condition"]
@@ -146,6 +149,41 @@ def test_lora_beside_the_adapter_is_used(world, tmp_path):
     assert with_lora == without
     assert (pixels(tmp_path / "lora" / without.image) != pixels(world / "whole" / without.image)).any()
     assert Settings.read(tmp_path / "lora").adapter_digest != Settings.read(world / "whole").adapter_digest
+
+
+def test_the_generators_emotion_head_is_named_where_it_is_at_hand(world, tmp_path):
+    assert Settings.read(world / "whole").emotion_head is None
+    understanding = tiny.save_understanding(tmp_path / "adapter" / "understanding")
+    beside = write_adapter(tmp_path / "adapter" / ADAPTER_NAME, tiny.fusion(), "tiny", understanding)
+    head = head_of(load_file(tmp_path / "adapter" / "understanding" / "model.safetensors"))
+    assert head is not None and head_of_adapter(beside) == head
+    clip = str(tiny.save_clip(tmp_path / "clip"))
+    torch.manual_seed(9)  # or the head would be the other's
+    chain = take_chain(UniEmoUnderstandingModel.from_clip(clip, num_scene_queries=2, num_object_queries=2), clip)
+    inside = write_adapter(tmp_path / "chain.safetensors", tiny.fusion(), "tiny", chain)
+    assert head_of_adapter(inside) == head_of(chain.tensors) != head
+    main(asked(world, tmp_path / "corpus", adapter=str(inside), images=1))
+    assert Settings.read(tmp_path / "corpus").emotion_head == head_of(chain.tensors)
+    shutil.rmtree(tmp_path / "adapter" / "understanding")
+    assert head_of_adapter(beside) is None
+
+
+def test_a_corpus_from_before_heads_were_named_is_gone_on_with(world, tmp_path):
+    shutil.copytree(world / "whole", tmp_path / "corpus")
+    content = json.loads((tmp_path / "corpus" / SETTINGS).read_text())
+    del content["emotion_head"]
+    (tmp_path / "corpus" / SETTINGS).write_text(json.dumps(content))
+    assert Settings.read(tmp_path / "corpus").emotion_head is None
+    main(asked(world, tmp_path / "corpus"))
+    assert contents(tmp_path / "corpus") == contents(world / "whole")
+
+
+def test_a_head_is_the_same_as_trained_and_as_published_but_not_another():
+    head = {"classifier.0.weight": torch.randn(4, 4), "classifier.0.bias": torch.randn(4)}
+    assert head_of(head | {"scene_queries": torch.ones(2)}) == head_of(head)
+    assert head_of({name: tensor.half() for name, tensor in reversed(head.items())}) == head_of(head)
+    assert head_of(head | {"classifier.0.bias": head["classifier.0.bias"] + 0.1}) != head_of(head)
+    assert head_of({"scene_queries": torch.ones(2)}) is None
 
 
 # --------------------------------------------------------------------------------------------------- stopped, gone on

@@ -35,9 +35,8 @@ from .files import write_whole
 from .judging import JUDGE, PARTS, bayes_emotions, observed
 from .metrics import Estimate, share_estimate
 from .metrics.understanding import UnderstandingScores, draw_confusion
-from .miniemoset.attributes import EMOTIONS, bayes_accuracy, sample_attributes
-from .miniemoset.captions import full_caption
-from .miniemoset.streams import Stream
+from .miniemoset.attributes import EMOTIONS, bayes_accuracy
+from .miniemoset.captions import truthful_caption
 from .runs import write_json
 from .sampling import digest_of, kept_pictures, sample_pictures
 from .scripts import errors_in_one_line
@@ -158,11 +157,6 @@ def decisive_digest(row: str, arguments: EvaluationArguments) -> str:
         weights.append(Path(arguments.adapter, ADAPTER_NAME))
         settings.append("variation")
     return digest_of([getattr(arguments, name) for name in settings], weights)
-
-
-def truthful_caption(emotion: str, seed: int) -> str:
-    """A caption that names attributes drawn from their true distribution given the emotion."""
-    return full_caption(sample_attributes(np.random.default_rng([Stream.TRUE_CAPTIONS, seed]), emotion))
 
 
 def contact_sheet(images: list[np.ndarray], columns: int = 8) -> Image.Image:

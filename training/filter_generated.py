@@ -20,7 +20,12 @@ is a poor judge of what it drew. Cross-fitting takes one that was trained on oth
 half of the training split, stage 2 on the model of one half, and give the model of the *other* half here. Two
 generators, one of each half, make two corpora, each filtered by the other half's model. Several models judge by the
 mean of their log-probabilities: name more than one only if the generator was trained with none of them. Naming the
-generator's own is self-filtering, to compare with.
+generator's own is self-filtering, to compare with: the emotion head tells, which generation.json names where it was
+at hand, and then report and a warning say so.
+
+--oracle takes the place of faithful by the truth, where a --judge can read it: an image falls if its target is not
+the likeliest emotion of the attributes that the judge reads in it, by the embedded world's own probabilities. What a
+filter could gain at the best; with `--skip clear manifold diverse` --keep of the right ones are drawn at random.
 
 Writes the data set (`train.json`, `info.json`, `image/`, `annotation/` with soft labels), `verdicts.jsonl` with the
 criterion that each image fell at first, `report.json`, `report.md`, `report.png`, `kept.jpg`, `rejected.jpg`, and
@@ -30,8 +35,12 @@ thresholds take seconds. Of the embedded world, --judge reads the truth: how man
 criterion. Needs the extra `filtering`.
 """
 
+import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+
+import numpy as np
 
 from uniemo_pipelines.fusion_uniemo import EMOTIONS
 
@@ -40,13 +49,14 @@ from .data import DataArguments, open_vocabulary, read_rows
 from .data.choosing import choose
 from .data.opening import find_layout
 from .files import write_whole
-from .filtering.candidates import Candidates, RealRows, attribute_counts, measure
+from .filtering.candidates import Candidates, Limits, RealRows, attribute_counts, measure
 from .filtering.corpus import Corpus, read_corpora
-from .filtering.purity import Purity, purity_by_stage, read_truth
+from .filtering.kinship import kinships, warning
+from .filtering.purity import Truth, purity_by_stage, read_truth
 from .filtering.reading import Extractor, Filter
 from .filtering.report import kept_sheet, markdown, plot, rejected_sheet, summary
 from .filtering.sieve import Sieve
-from .filtering.sifting import ask_clear, ask_diverse, ask_faithful, ask_manifold, ask_unseen, draw
+from .filtering.sifting import ask_clear, ask_diverse, ask_faithful, ask_manifold, ask_true, ask_unseen, draw
 from .filtering.writing import begin_output, check_output, verdicts, write_data_set
 from .runs import write_json
 from .scripts import errors_in_one_line
@@ -87,6 +97,7 @@ class FilterArguments:
     dimensions: int = field(default=64, metadata={"help": "numbers that PCA leaves of the extractor's features; ours"})
     judge: str | None = field(default=None, metadata={"help": "weights of the embedded world's judge, for purity"})
     judge_architecture: str = field(default="resnet", metadata={"help": "its", "choices": ["resnet", "convnext"]})
+    oracle: bool = field(default=False, metadata={"help": "let the judge say what is faithful, to compare with"})
     batch_size: int = field(default=64, metadata={"help": "images of one step"})
     num_workers: int = field(default=0, metadata={"help": "processes that decode images"})
     device: str | None = field(default=None, metadata={"help": "the networks'; an accelerator where there is one"})
@@ -97,6 +108,10 @@ class FilterArguments:
     def __post_init__(self) -> None:
         if unknown := [name for name in self.skip if name not in STEPS]:
             raise ValueError(f"--skip knows {', '.join(STEPS)}; found {', '.join(unknown)}")
+        if self.oracle and self.judge is None:
+            raise ValueError("--oracle asks a judge; name its weights as --judge")
+        if self.oracle and "faithful" in self.skip:
+            raise ValueError("--oracle takes the place of faithful; leave out --oracle or --skip faithful")
         for name in ("clarity_percentile", "manifold_percentile", "duplicate_percentile"):
             if not 0 <= getattr(self, name) <= 100:
                 raise ValueError(f"--{name} is from 0 to 100; found {getattr(self, name)}")
@@ -141,15 +156,42 @@ def check_numbers(corpus: Corpus, keep: int) -> None:
         )
 
 
-def judged_purity(
-    corpus: Corpus, candidates: Candidates, sieve: Sieve, arguments: FilterArguments
-) -> dict[str, Purity] | None:
-    """Purity by stage; None without a judge."""
+def judged_truth(corpus: Corpus, candidates: Candidates, arguments: FilterArguments) -> Truth | None:
+    """What the judge finds; None without one."""
     if arguments.judge is None:
         return None
     pictures = [one.picture for one in corpus.pictures]
-    truth = read_truth(arguments.judge, arguments.judge_architecture, pictures, candidates.labels, arguments.features)
-    return purity_by_stage(truth, candidates, sieve)
+    return read_truth(arguments.judge, arguments.judge_architecture, pictures, candidates.labels, arguments.features)
+
+
+def sift(
+    candidates: Candidates,
+    limits: Limits,
+    counts: Mapping[str, np.ndarray],
+    truth: Truth | None,
+    arguments: FilterArguments,
+) -> Sieve:
+    """Ask criterion by criterion.
+
+    Args:
+        counts: by kind, real images of each emotion that name each attribute, (8, A).
+        truth: what the oracle knows; needed where it is asked.
+    """
+    sieve = Sieve(candidates.labels)
+    if arguments.oracle:
+        ask_true(sieve, truth)
+    elif "faithful" not in arguments.skip:
+        ask_faithful(sieve, candidates, limits)
+    if "clear" not in arguments.skip:
+        ask_clear(sieve, candidates, limits)
+    if "manifold" not in arguments.skip:
+        ask_manifold(sieve, candidates, limits)
+    ask_unseen(sieve, candidates, limits)
+    if "diverse" not in arguments.skip:
+        ask_diverse(sieve, candidates, limits, counts, arguments.keep, arguments.seed)
+    else:
+        draw(sieve, arguments.keep, arguments.seed)
+    return sieve
 
 
 def main(data: DataArguments, arguments: FilterArguments) -> None:
@@ -161,26 +203,18 @@ def main(data: DataArguments, arguments: FilterArguments) -> None:
     check_numbers(corpus, arguments.keep)
     real = real_rows(data, arguments)
     judges = Filter(arguments.models, vocabulary, arguments)
+    related = kinships(judges, corpus)
+    if (line := warning(related)) is not None:
+        print(line, file=sys.stderr)
     candidates, limits = measure(corpus, real, judges, Extractor(arguments.extractor, arguments), arguments)
     counts = attribute_counts(real.train, vocabulary)
-
-    sieve = Sieve(candidates.labels)
-    if "faithful" not in arguments.skip:
-        ask_faithful(sieve, candidates, limits)
-    if "clear" not in arguments.skip:
-        ask_clear(sieve, candidates, limits)
-    if "manifold" not in arguments.skip:
-        ask_manifold(sieve, candidates, limits)
-    ask_unseen(sieve, candidates, limits)
-    if "diverse" not in arguments.skip:
-        ask_diverse(sieve, candidates, limits, counts, arguments.keep, arguments.seed)
-    else:
-        draw(sieve, arguments.keep, arguments.seed)
+    truth = judged_truth(corpus, candidates, arguments)
+    sieve = sift(candidates, limits, counts, truth, arguments)
 
     begin_output(output, asdict(data) | asdict(arguments))
     write_whole(output / "verdicts.jsonl", verdicts(corpus, candidates, sieve))
-    purity = judged_purity(corpus, candidates, sieve, arguments)
-    content = summary(candidates, limits, sieve, counts, purity)
+    purity = purity_by_stage(truth, candidates, sieve) if truth else None
+    content = summary(candidates, limits, sieve, counts, purity, related)
     write_json(output / "report.json", content)
     write_whole(output / "report.md", markdown(content))
     plot(candidates, sieve, counts, vocabulary).savefig(output / "report.png", dpi=100)

@@ -9,7 +9,7 @@ from uniemo_pipelines.fusion_uniemo import EMOTIONS
 
 from ..data.pictures import FilePicture
 from ..data.rows import NO_LABEL, Vocabulary
-from ..generated import MANIFEST, SETTINGS, Settings, read_manifest
+from ..generated import MANIFEST, Settings, read_manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +38,18 @@ class GeneratedPicture:
 
 @dataclass(frozen=True)
 class Corpus:
-    """All images of one or several folders, and the digest of the one adapter that drew them."""
+    """All images of one or several folders.
+
+    Attributes:
+        pictures: folder by folder.
+        adapter_digest: of the one adapter that drew them.
+        emotion_heads: digests of the emotion heads that it was trained to please, as the folders name them: one, or
+            none where they do not know.
+    """
 
     pictures: list[GeneratedPicture]
     adapter_digest: str
+    emotion_heads: frozenset[str]
 
 
 def read_corpora(folders: Sequence[str], vocabulary: Vocabulary) -> Corpus:
@@ -56,24 +64,19 @@ def read_corpora(folders: Sequence[str], vocabulary: Vocabulary) -> Corpus:
         ValueError: folders of different adapters, a line of another form, an unknown emotion, or images that are not
             there.
     """
-    digests = {folder: _adapter_digest(Path(folder)) for folder in folders}
+    settings = {folder: Settings.read(Path(folder)) for folder in folders}
     first, *others = folders
+    digest = settings[first].adapter_digest
     for folder in others:
-        if digests[folder] != digests[first]:
+        if (found := settings[folder].adapter_digest) != digest:
             raise ValueError(
-                f"{folder}: expected images of the adapter that drew {first} ({digests[first]}), found "
-                f"{digests[folder]}; filter the corpora one by one, each with a model that suits its adapter."
+                f"{folder}: expected images of the adapter that drew {first} ({digest}), found {found}; filter the "
+                "corpora one by one, each with a model that suits its adapter."
             )
     pictures = [picture for folder in folders for picture in _read_manifest(folder, vocabulary)]
     _check_files(pictures)
-    return Corpus(pictures, digests[first])
-
-
-def _adapter_digest(folder: Path) -> str:
-    try:
-        return Settings.read(folder).adapter_digest
-    except (TypeError, ValueError):
-        raise ValueError(f"{folder / SETTINGS}: expected settings as training.generate writes them.") from None
+    heads = frozenset(one.emotion_head for one in settings.values() if one.emotion_head is not None)
+    return Corpus(pictures, digest, heads)
 
 
 def _read_manifest(folder: str, vocabulary: Vocabulary) -> list[GeneratedPicture]:

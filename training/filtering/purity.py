@@ -38,10 +38,21 @@ class Purity:
 
 @dataclass(frozen=True)
 class Truth:
-    """What the judge found in N candidates: is the target what it sees, the target's posterior, and attributes."""
+    """What the judge found in N candidates.
+
+    Attributes:
+        hits: (N,) whether the target is the emotion that its own head sees.
+        posterior: (N,) probability of the target by the world's own probabilities, given the attributes that it reads.
+        likeliest: (N,) whether the target is the emotion with the highest one. An oracle asks this and not the judge's
+            head: it takes from the judge what is in the image alone, and no learnt opinion on emotions; on real
+            calibration images both are right equally often (.837 and .839 of 4,000); and "the judge sees the target"
+            stays a figure that the oracle did not make true. Ours.
+        read: by kind, the attribute read, (N,).
+    """
 
     hits: np.ndarray
     posterior: np.ndarray
+    likeliest: np.ndarray
     read: dict[str, np.ndarray]
 
 
@@ -57,6 +68,7 @@ def read_truth(
     return Truth(
         joined["emotion"].argmax(1) == labels,
         joined["posterior"][rows, labels],
+        joined["posterior"].argmax(1) == labels,
         {kind: joined[kind] for kind in ("scene", "object")},
     )
 

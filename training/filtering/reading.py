@@ -58,6 +58,7 @@ class Filter:
 
     def __init__(self, locations: Sequence[str], vocabulary: Vocabulary, arguments: ReadingArguments) -> None:
         self.arguments = arguments
+        self.locations = list(locations)
         self.device = _device(arguments)
         self.models = [load_understanding(location, dtype=torch.float32).eval() for location in locations]
         for location, model in zip(locations, self.models, strict=True):

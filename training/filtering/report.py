@@ -17,6 +17,7 @@ from ..data.rows import NO_LABEL, Vocabulary
 from ..metrics import total_variation
 from .candidates import Candidates, Limits
 from .corpus import Corpus
+from .kinship import Kinship
 from .purity import Purity
 from .sieve import Sieve
 
@@ -30,14 +31,17 @@ def summary(
     sieve: Sieve,
     counts: Mapping[str, np.ndarray],
     purity: Mapping[str, Purity] | None,
+    kinships: Sequence[Kinship],
 ) -> dict[str, Any]:
     """All figures as JSON has them.
 
     Args:
         counts: by kind, real images of each emotion that name each attribute, (8, A).
         purity: by stage, where there is a judge.
+        kinships: of the filtering models.
     """
     return {
+        "filtered_by": [asdict(one) for one in kinships],
         "limits": asdict(limits),
         "generated": dict(zip(EMOTIONS, np.bincount(sieve.labels, minlength=len(EMOTIONS)).tolist(), strict=True)),
         "fallen": {one.name: dict(zip(EMOTIONS, sieve.fallen(one), strict=True)) for one in sieve.asked},
@@ -80,10 +84,15 @@ def markdown(content: Mapping[str, Any]) -> str:
     for name, row in rows.items():
         cells = [row[emotion] for emotion in EMOTIONS]
         lines.append(f"| {name} | " + " | ".join(map(str, [*cells, sum(cells)])) + " |")
-    lines += ["", *_limits(content["limits"]), *_attributes(content)]
+    lines += ["", *_kinships(content["filtered_by"]), *_limits(content["limits"]), *_attributes(content)]
     if content["purity"]:
         lines += ["", *_purity(content["purity"])]
     return "\n".join(lines) + "\n"
+
+
+def _kinships(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    said = {True: "its own model", False: "another model than its own", None: "a model that may be its own or not"}
+    return [f"- filtered by {said[one['own']]}: {one['model']}" for one in found]
 
 
 def _limits(limits: Mapping[str, Any]) -> list[str]:

@@ -23,6 +23,7 @@ class Criterion:
 
 
 CRITERIA = (
+    Criterion("truth", "of what the judge reads in it, another emotion is likelier", "leave out --oracle"),
     Criterion("probability", "the target emotion is not probable enough", "lower --precision"),
     Criterion("margin", "another emotion is nearly as probable, or more", "lower --margin"),
     Criterion("clarity", "neither scene nor object can be told", "lower --clarity_percentile"),
@@ -32,7 +33,8 @@ CRITERIA = (
     Criterion("quota", "its cell has a better one, or its attributes have enough", "raise --keep or --skip diverse"),
     Criterion("draw", "not drawn", "raise --keep"),
 )
-"""In the order in which they are asked. "draw" stands in place of the last two where diversity is not wanted."""
+"""In the order in which they are asked. "truth" stands in place of the next two for an oracle, and "draw" in place of
+the two before it where diversity is not wanted."""
 
 
 class Sieve:

@@ -12,6 +12,7 @@ from .diverse import apportion, choose, without_duplicates
 from .faithful import margins
 from .manifold import is_clear
 from .neighbours import cells_of
+from .purity import Truth
 from .sieve import Sieve
 
 
@@ -20,6 +21,11 @@ def ask_faithful(sieve: Sieve, candidates: Candidates, limits: Limits) -> None:
     sieve.ask("probability", candidates.quality[sieve.left] >= limits.probability)
     left = sieve.left
     sieve.ask("margin", margins(candidates.probabilities[left], candidates.labels[left]) >= limits.margin)
+
+
+def ask_true(sieve: Sieve, truth: Truth) -> None:
+    """No emotion is likelier than the target, by the world's own probabilities of what the judge reads in it."""
+    sieve.ask("truth", truth.likeliest[sieve.left])
 
 
 def ask_clear(sieve: Sieve, candidates: Candidates, limits: Limits) -> None:

@@ -7,7 +7,8 @@ import numpy as np
 
 from uniemo_pipelines.attributes import normalise
 
-from .attributes import Attributes
+from .attributes import Attributes, sample_attributes
+from .streams import Stream
 
 SENTENCES = (
     "a photo of a {scene} with a {objects}",
@@ -42,6 +43,16 @@ def sample_caption(attributes: Attributes, rng: np.random.Generator) -> str:
         objects[0],
     )[form]
     return content + style if rng.random() < 0.5 else content
+
+
+def truthful_caption(emotion: str, seed: int) -> str:
+    """A caption that names attributes drawn from their true distribution given the emotion.
+
+    Args:
+        emotion: by name; the caption does not name it.
+        seed: of the image that is to be drawn under it, 0 or more.
+    """
+    return full_caption(sample_attributes(np.random.default_rng([Stream.TRUE_CAPTIONS, seed]), emotion))
 
 
 def _style(attributes: Attributes, rng: np.random.Generator) -> str:
