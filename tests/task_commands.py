@@ -49,6 +49,7 @@ def understood(command: Sequence[str]) -> tuple[ModuleType, tuple[Any, ...]]:
 def flags(task: Task) -> dict[str, list[str]]:
     """A command's flags with their values."""
     found: dict[str, list[str]] = {}
+    values: list[str] = []
     for word in task.command[3:]:
         if word.startswith("--"):
             values = found[word[2:]] = []

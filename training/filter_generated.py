@@ -76,6 +76,10 @@ class FilterArguments:
     output: str = field(metadata={"help": "folder to write"})
     features: str = field(metadata={"help": "folder where findings are kept, for any number of filters"})
     keep: int = field(metadata={"help": "images of each emotion to keep, at the most"})
+    as_many_as: str | None = field(
+        default=None,
+        metadata={"help": "an earlier filter's folder: draw as many of each emotion as it kept; for --skip diverse"},
+    )
     skip: list[str] = field(
         default_factory=list,
         metadata={"help": f"criteria to leave out: {', '.join(STEPS)}; without diverse, --keep are drawn at random"},
@@ -117,6 +121,8 @@ class FilterArguments:
                 raise ValueError(f"--{name} is from 0 to 100; found {getattr(self, name)}")
         if not 0 < self.precision <= 1:
             raise ValueError(f"--precision is above 0 and at most 1; found {self.precision}")
+        if self.as_many_as is not None and "diverse" not in self.skip:
+            raise ValueError("--as_many_as is for images that are drawn: give --skip diverse as well, or leave it out")
         for name in ("keep", "neighbours", "dimensions"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name} is at least 1; found {getattr(self, name)}")
@@ -137,6 +143,18 @@ def real_rows(data: DataArguments, arguments: FilterArguments) -> RealRows:
         calibration=read_rows(data, arguments.calibration_split),
         known={split: read_rows(data, split) for split in guarded},
     )
+
+
+def numbers_to_draw(arguments: FilterArguments) -> list[int]:
+    """How many of each emotion, in EmoSet's order, where they are drawn at random.
+
+    Raises:
+        FileNotFoundError: no earlier filter at --as_many_as.
+    """
+    if arguments.as_many_as is None:
+        return [arguments.keep] * len(EMOTIONS)
+    labels = [row.label for row in read_rows(DataArguments(data=arguments.as_many_as), "train")]
+    return np.bincount(labels, minlength=len(EMOTIONS)).tolist()
 
 
 def check_numbers(corpus: Corpus, keep: int) -> None:
@@ -190,7 +208,7 @@ def sift(
     if "diverse" not in arguments.skip:
         ask_diverse(sieve, candidates, limits, counts, arguments.keep, arguments.seed)
     else:
-        draw(sieve, arguments.keep, arguments.seed)
+        draw(sieve, numbers_to_draw(arguments), arguments.seed)
     return sieve
 
 

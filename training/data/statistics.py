@@ -119,8 +119,8 @@ def coefficient_tables(
     """What an adapter looks alpha up in, of scenes (S, 8) and of objects (O, 8), in [0, 1].
 
     Args:
-        alpha: "retrieved" for `attribute_statistics`, as published. The others are rivals for comparison (design of
-            issue 6, table 2), each a constant: "mean" is what the statistics give on average to the attributes that
+        alpha: "retrieved" for `attribute_statistics`, as published. The others are rivals to compare with
+            and constants: "mean" is what the statistics give on average to the attributes that
             the data set names at a picture of their emotion, "one" suppresses nothing, and with "zero" the emotion
             feature alone makes the condition, one feature as in EmoGen.
         arguments, dataset, smoothing: as `attribute_statistics` takes them; the constants one and zero need none.

@@ -1,6 +1,6 @@
 """The criteria in their order: faithful, clear and on the manifold, then diverse, which by itself loves artefacts."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -87,11 +87,11 @@ def clearly_read(candidates: Candidates, limits: Limits) -> dict[str, np.ndarray
     }
 
 
-def draw(sieve: Sieve, keep: int, seed: int = 0) -> None:
-    """As many of each emotion at random: what a selection has to be better than."""
+def draw(sieve: Sieve, numbers: Sequence[int], seed: int = 0) -> None:
+    """So many of each emotion at random: what a selection has to be better than."""
     left = sieve.left
     order = np.random.default_rng(seed).permutation(len(left))
     passes = np.zeros(len(left), bool)
-    for label in range(len(EMOTIONS)):
-        passes[order[sieve.labels[left[order]] == label][:keep]] = True
+    for label, number in enumerate(numbers):
+        passes[order[sieve.labels[left[order]] == label][:number]] = True
     sieve.ask("draw", passes)

@@ -343,7 +343,11 @@ class Plan:
         needs = [one.removesuffix("/understanding") for one in folders]
         judge = Path(self.size.judge).parent.name
         self._add(
-            f"measured/{name}", self._script("evaluate", split=self.size.split, output=place, **what), *needs, judge
+            f"measured/{name}",
+            self._script("evaluate", split=self.size.split, output=place, **what),
+            *needs,
+            "data",
+            judge,
         )
 
     # -- tasks
