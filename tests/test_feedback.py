@@ -95,7 +95,7 @@ def test_two_rounds_end_in_an_adapter_and_go_on_from_one(world, monkeypatch, cap
         ran.append(command[2])
         return run_here(command)
 
-    monkeypatch.setattr(tasks.subprocess, "run", run)
+    monkeypatch.setattr(tasks, "subprocess", SimpleNamespace(run=run, STDOUT=None))
     asked = ["--config", f"{world}/config.yaml"]
     feedback.main(parse(FeedbackArguments, "feedback", asked))
     assert len(ran) == 10

@@ -112,13 +112,13 @@ def test_evaluations_become_tables_and_figures(size, tmp_path, monkeypatch, caps
             Path(flags(task)["output"][0], "evaluation.json").write_text(json.dumps(evaluated(task)))
         return SimpleNamespace(returncode=0)
 
-    monkeypatch.setattr(tasks.subprocess, "run", run)
+    monkeypatch.setattr(tasks, "subprocess", SimpleNamespace(run=run, STDOUT=None))
     monkeypatch.setattr(measuring, "RUNS", tmp_path)
     (tmp_path / "half_clip").mkdir()
     (tmp_path / "half_clip/gate.json").write_text('{"zero shot": {"scene": 1.0, "object": 0.48}}')
     reproduce.main(ReproductionArguments(config=CONFIG, size=size, output=str(tmp_path), workers=2))
     text = (tmp_path / size / "reproduction.md").read_text()
-    assert text in capsys.readouterr().out and ("smoke" in text) == (size == "small")
+    assert text in capsys.readouterr().out and ("Smoke test" in text) == (size == "small")
     for row in (*rows.UNDERSTANDING, *rows.GENERATION):
         planned_rows = (*SIZES[size].understanding, *SIZES[size].sets)
         assert (f"| {row.title} |" in text) == (row.name in planned_rows), row
