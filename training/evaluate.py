@@ -4,8 +4,8 @@
         --models runs/mini/understanding --generated runs/mini/generated
 
 Reads `split` of the data, which for a reported table is the test split, opened once. Writes `evaluation.json`,
-`evaluation.md` and `confusion.png`. What networks said of pictures is kept in `observed/`, so that a run that was
-stopped goes on where it was, and another network costs its own pass only.
+`evaluation.md` and `confusion.png`. What networks said of pictures is kept, so that a run that was stopped goes on
+where it was, another network costs its own pass only, and with --observed other sets cost theirs.
 
 Understanding: accuracy over eight and two classes, macro-F1, precision, recall and F1 of each emotion, calibration
 error, Brier score, negative log-likelihood. Several models (of several seeds) also get their mean and its t interval.
@@ -70,6 +70,10 @@ class EvaluationArguments:
     )
     pairwise: str | None = field(
         default=None, metadata={"help": "distance of two images: lpips:alex, lpips:vgg, or reader:WEIGHTS"}
+    )
+    observed: str | None = field(
+        default=None,
+        metadata={"help": "folder where what networks said is kept, for several evaluations; --output has one else"},
     )
     resolution: int | None = field(
         default=None, metadata={"help": "edge of all images before a network; that of the first generated one"}
@@ -312,7 +316,8 @@ def main(data: DataArguments, arguments: EvaluationArguments) -> None:
     """Evaluate, print the tables, and write them beside the arguments that they came from."""
     check(data, arguments)
     output, parts = Path(arguments.output), []
-    observer = Observer(output / "observed", arguments.batch_size, arguments.num_workers)
+    folder = Path(arguments.observed or output / "observed")
+    observer = Observer(folder, arguments.batch_size, arguments.num_workers)
     real = read_rows(data, arguments.split)
     sets = {folder: read_generated(Path(folder)) for folder in arguments.generated}
     networks = open_networks(arguments) if sets else None  # before the long work, which a wrong name would waste

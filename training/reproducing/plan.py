@@ -70,8 +70,8 @@ class Size:
         understanding_seeds, generation_seeds, feedback_seeds: of the three tables.
         understanding, sets, arms: their rows.
         labels: of the first two tables; `feedback_labels` of the third.
-        stage1_steps, half_steps, stage2_steps, inversion_steps: of the trainings; `half_steps` for either half of the
-            labels.
+        stage1_steps, stage2_steps, inversion_steps: of the trainings.
+        half_steps, generator_steps: of stages 1 and 2 on half of the labels, for feedback.
         more_steps: of every arm of the feedback table, beyond `stage1_steps`.
         images: of each emotion in a set.
         candidates, keep: of each emotion, before and after a filter.
@@ -91,6 +91,7 @@ class Size:
     stage1_steps: int
     half_steps: int
     stage2_steps: int
+    generator_steps: int
     inversion_steps: int
     more_steps: int
     images: int
@@ -114,6 +115,7 @@ SIZES = {
         stage1_steps=100,
         half_steps=60,
         stage2_steps=120,
+        generator_steps=100,
         inversion_steps=0,
         more_steps=50,
         images=25,
@@ -134,11 +136,12 @@ SIZES = {
         arms=("none", *KEPT, "real"),
         labels=800,
         feedback_labels=(400, 800, 1600, 3200),
-        stage1_steps=250,
-        half_steps=150,
-        stage2_steps=400,
+        stage1_steps=200,
+        half_steps=120,
+        stage2_steps=500,
+        generator_steps=350,
         inversion_steps=400,
-        more_steps=125,
+        more_steps=100,
         images=50,
         candidates=100,
         keep=30,
@@ -330,7 +333,7 @@ class Plan:
         if corpus not in self._tasks:
             for half, name in enumerate(models):
                 self._stage1(name, "contrast", seed, subset=labels, half=half, max_steps=self.size.half_steps)
-            generator = self._stage2(f"{cell}/generator", models[0], self.size.stage2_steps, seed, labels, half=0)
+            generator = self._stage2(f"{cell}/generator", models[0], self.size.generator_steps, seed, labels, half=0)
             adapter, shown = self._place(generator), {"images": self.size.candidates, "seed": 100 + seed}
             command = self._script("generate", adapter=adapter, output=self._place(corpus), **shown)
             self._add(corpus, command, generator)
@@ -342,13 +345,8 @@ class Plan:
         place = str(self.measured(name).parent)
         needs = [one.removesuffix("/understanding") for one in folders]
         judge = Path(self.size.judge).parent.name
-        self._add(
-            f"measured/{name}",
-            self._script("evaluate", split=self.size.split, output=place, **what),
-            *needs,
-            "data",
-            judge,
-        )
+        shared = {"split": self.size.split, "output": place, "observed": self._place("observed")}
+        self._add(f"measured/{name}", self._script("evaluate", **shared, **what), *needs, "data", judge)
 
     # -- tasks
 
