@@ -70,7 +70,7 @@ def check_commands(tasks: Sequence[Task], output: Path) -> None:
             continue
         understood(task.command)
         for flag, values in flags(task).items():
-            if flag in ("output", "output_dir", "latents", "features"):
+            if flag in ("output", "output_dir", "latents", "features", "observed"):
                 continue
             for value in values:
                 if value.startswith(f"{output}/"):
