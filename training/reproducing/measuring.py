@@ -11,7 +11,7 @@ from ..evaluate import POOLED, REAL
 from ..make_mini import RUNS
 from ..miniemoset.attributes import bayes_accuracy
 from .components import HALF_CLIP
-from .plan import Plan
+from .plan import REAL_IMAGES, Plan
 from .results import Results
 from .rows import GENERATION as GENERATION_ROWS
 from .rows import REAL as REAL_ROW
@@ -61,7 +61,7 @@ def _setup(plan: Plan) -> dict[str, str]:
     size = plan.size
     zero_shot = _read(RUNS / HALF_CLIP / "gate.json")["zero shot"]
     return {
-        "measured on": f"{size.real_images:,} images of the {size.split} split",
+        "measured on": f"{REAL_IMAGES[size.split]:,} images of the {size.split} split",
         "judge": Path(size.judge).parent.name,
         "labels": f"{size.labels:,} of the first two tables",
         "CLIP, zero-shot": ", ".join(f"{part} {share:.3f}" for part, share in zero_shot.items()),

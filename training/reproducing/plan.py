@@ -12,6 +12,8 @@ from ..tasks import Task, script
 WIDE_HEAD = 4568
 """Hidden units of a plain head that has as many parameters as queries, blocks and head together."""
 
+REAL_IMAGES = {"calibration": 2000, "test": 4000}
+
 STAGE1: dict[str, tuple[str, dict[str, Any]]] = {
     "baseline": ("train_baseline", {}),
     "wide_head": ("train_baseline", {"classifier_hidden": WIDE_HEAD}),
@@ -75,7 +77,6 @@ class Size:
         more_steps: of every arm of the feedback table, beyond `stage1_steps`.
         images: of each emotion in a set.
         candidates, keep: of each emotion, before and after a filter.
-        real_images: of the data set's calibration and test split each.
     """
 
     split: str
@@ -97,7 +98,6 @@ class Size:
     images: int
     candidates: int
     keep: int
-    real_images: int
 
 
 SIZES = {
@@ -121,7 +121,6 @@ SIZES = {
         images=25,
         candidates=50,
         keep=20,
-        real_images=2000,
     ),
     "full": Size(
         split="test",
@@ -145,7 +144,6 @@ SIZES = {
         images=50,
         candidates=100,
         keep=30,
-        real_images=4000,
     ),
 }
 
@@ -188,7 +186,7 @@ class Plan:
     def _data(self) -> None:
         size = self.size
         labels = max(size.labels, *size.feedback_labels) + 8 * size.keep
-        sizes = {"train": labels, "calibration": size.real_images, "test": size.real_images}
+        sizes = {"train": labels} | REAL_IMAGES
         flags = [flag for split, count in sizes.items() for flag in (f"--{split}", str(count))]
         command = (sys.executable, "-m", "training.make_miniemoset", "--output", self._place("data"), *flags)
         self._add("data", command)
