@@ -32,8 +32,8 @@ ACCURACY = tables.UNDERSTANDING["accuracy"]
 OF_IMAGES = tables.GENERATION | tables.SPACE
 BEST = Row("best", "best possible accuracy, exact")
 SEEDS = (
-    "A seed decides the labelled subset, the initialisation of what is trained and the order of the pictures; "
-    "all seeds share the backbones and the data."
+    "A seed decides the labelled subset, the initialisation of what is trained, the order of the pictures and the "
+    "noise that images are drawn from; all seeds share the backbones and the data."
 )
 
 
