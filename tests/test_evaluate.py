@@ -2,7 +2,7 @@
 
 import json
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ from training import evaluate
 from training.backbones.reader import Reader, read
 from training.data import DataArguments
 from training.data.pictures import FilePicture
+from training.emotion_heads import head_of
 from training.evaluate import EvaluationArguments
 from training.evaluating.images import Square, read_generated
 from training.evaluating.networks import (
@@ -38,8 +39,10 @@ from training.evaluating.networks import (
 from training.evaluating.observing import Observer
 from training.evaluating.pairs import PAIRWISE, draw_pairs, pairwise_distance
 from training.evaluating.scoring import Observed, frechet_figures, match, score
+from training.generated import Settings
 from training.train_baseline import PlainClassifier, PlainClassifierConfig
 from uniemo_pipelines.fusion_uniemo import EMOTIONS
+from uniemo_pipelines.understanding_uniemo import load_understanding
 
 REAL_IMAGES, GENERATED_IMAGES = 16, 7
 
@@ -216,6 +219,22 @@ def test_an_emotion_with_too_few_images_stops_before_any_network_is_asked(
     ):
         evaluate.main(data, replace(arguments, models=[], generated=[str(few)]))
     assert not (Path(arguments.output) / "observed").exists()
+
+
+def test_a_generators_own_model_judges_nothing(
+    world: Path, data: DataArguments, arguments: EvaluationArguments
+) -> None:
+    own = head_of(load_understanding(world / "understanding").state_dict())
+    folder = Path(arguments.output).parent / "drawn"
+    write_images(folder, GENERATED_IMAGES, 1)
+    settings = {field.name: None for field in fields(Settings)}
+    (folder / "generation.json").write_text(json.dumps(settings | {"emotion_head": own}))
+    alone = replace(arguments, models=[], generated=[str(folder)])
+    with pytest.raises(ValueError, match=f"drawn: expected judges .* {own}; name other networks as --classifier"):
+        evaluate.main(data, alone)
+    evaluate.main(data, replace(alone, attributes=None))
+    (folder / "generation.json").write_text(json.dumps(settings | {"emotion_head": "another"}))
+    evaluate.main(data, replace(alone, output=f"{arguments.output}-2"))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ error, Brier score, negative log-likelihood. Several models (of several seeds) a
 Generation: a set is a folder that `training.generate` wrote, or one of a folder an emotion; several sets (of several
 seeds) get their mean too. Beside them stands the same number of real images of the split, the floor: both are held
 against the split's other images. The classifier, the readers of attributes and the extractors must have had no part
-in training, tuning or filtering what they judge.
+in training, tuning or filtering what they judge; the generator's own understanding model is refused.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,6 +28,7 @@ from transformers import BaseImageProcessor, CLIPImageProcessorPil
 from .config import parse
 from .data import DataArguments, EvaluationTransform, Picture, Row, read_rows
 from .evaluating.images import Square, read_generated
+from .evaluating.independence import refuse_own_judges
 from .evaluating.networks import ATTRIBUTES, CLASSIFIERS, EXTRACTORS, OfPixels, open_network
 from .evaluating.observing import OUTPUT, Observer
 from .evaluating.pairs import PAIRWISE, pairwise_distance
@@ -91,6 +92,12 @@ class Networks:
     attributes: nn.Module | None
     extractors: dict[str, nn.Module]
     pairwise: nn.Module | None
+
+    @property
+    def all(self) -> list[nn.Module]:
+        """Each of them."""
+        named = (self.judge, self.attributes, *self.extractors.values(), self.pairwise)
+        return [network for network in named if network is not None]
 
     def look(self, rows: Sequence[Row], load: Square, observer: Observer, description: str) -> Observed:
         """What all but the pairwise one say of images."""
@@ -321,6 +328,8 @@ def main(data: DataArguments, arguments: EvaluationArguments) -> None:
     real = read_rows(data, arguments.split)
     sets = {folder: read_generated(Path(folder)) for folder in arguments.generated}
     networks = open_networks(arguments) if sets else None  # before the long work, which a wrong name would waste
+    if networks is not None:
+        refuse_own_judges(networks.all, arguments.generated)
     if arguments.models:
         parts.append(understanding_part(evaluate_understanding(arguments.models, real, observer)))
     if networks is not None:
