@@ -32,7 +32,7 @@ from training.filtering.faithful import calibrated, fit_temperature, is_faithful
 from training.filtering.manifold import distance_to_real, is_clear, percentile
 from training.filtering.neighbours import MOST_EXACT, Neighbours, Reduction, cells_of, nearest_other
 from training.filtering.purity import Truth, purity_by_stage
-from training.filtering.report import attribute_distance
+from training.filtering.report import attribute_distance, attribute_floor
 from training.filtering.sieve import Sieve
 from training.filtering.sifting import ask_true
 from training.generated import Settings
@@ -301,6 +301,15 @@ def test_the_distance_of_attributes_is_the_mean_over_emotions_with_labels():
     read, labels = np.array([0, 0, 1, 0]), np.array([0, 0, 1, 2])
     assert attribute_distance(read, labels, counts) == pytest.approx((0.5 + 1) / 2)
     assert attribute_distance(read, labels, np.zeros((8, 2))) is None
+
+
+def test_the_floor_is_what_chance_makes_of_so_few():
+    counts = np.zeros((8, 2))
+    counts[0] = 5, 5  # of one draw always 0.5, of two 0.5 half of the time, of very many nearly 0
+    assert attribute_floor(np.array([0]), counts) == pytest.approx(0.5)
+    assert 0.1 < attribute_floor(np.array([0, 0]), counts) < 0.4
+    assert attribute_floor(np.zeros(4000, int), counts) < 0.02
+    assert attribute_floor(np.array([3]), counts) is None, "no real image of that emotion names one"
 
 
 # ------------------------------------------------------------------------------------------------ a whole data set
