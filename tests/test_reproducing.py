@@ -46,6 +46,12 @@ def test_the_test_split_and_the_final_judge_are_the_full_sizes_alone_and_for_mea
             assert not final or size == "full" and task.name.startswith(("measured/", "final_judge")), task
 
 
+def test_nothing_is_measured_before_all_is_made():
+    found = planned("full")
+    made = {name for name in found if not name.startswith("measured/")}
+    assert all(set(task.needs) == made for name, task in found.items() if name not in made)
+
+
 def test_rows_of_a_seed_share_their_labels_and_differ_in_what_they_are_named_for():
     found = planned("full")
     for seed in range(SIZES["full"].understanding_seeds):

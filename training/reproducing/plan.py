@@ -171,10 +171,11 @@ class Plan:
         self._components()
         models = self._understanding() | self._feedback()
         sets = self._generation()
+        before = list(self._tasks)
         for name, folders in models.items():
-            self._measure(name, folders, models=[self._place(one) for one in folders])
+            self._measure(name, before, models=[self._place(one) for one in folders])
         for name, folders in sets.items():
-            self._measure(name, folders, generated=[self._place(one) for one in folders], **self._judges())
+            self._measure(name, before, generated=[self._place(one) for one in folders], **self._judges())
         return list(self._tasks.values())
 
     def measured(self, name: str) -> Path:
@@ -339,12 +340,11 @@ class Plan:
 
     # -- measuring
 
-    def _measure(self, name: str, folders: Sequence[str], **what: Any) -> None:
+    def _measure(self, name: str, before: Sequence[str], **what: Any) -> None:
+        """When all is trained and drawn: of nothing that is still to be made may the judge have been asked."""
         place = str(self.measured(name).parent)
-        needs = [one.removesuffix("/understanding") for one in folders]
-        judge = Path(self.size.judge).parent.name
         shared = {"split": self.size.split, "output": place, "observed": self._place("observed")}
-        self._add(f"measured/{name}", self._script("evaluate", **shared, **what), *needs, "data", judge)
+        self._add(f"measured/{name}", self._script("evaluate", **shared, **what), *before)
 
     # -- tasks
 
