@@ -22,8 +22,8 @@ GENERATION = ("emotion_accuracy", "total_variation", "semantic_clarity")
 IN_SPACE = ("coverage", "kernel_distance", "semantic_diversity")
 CURVES = {
     "UniEmo, variation": {"0": "mean", "0.5": "complete, variation 0.5", "1": "complete"},
-    "UniEmo, guidance": {"1": "complete, guidance 1", "2": "complete", "4": "complete, guidance 4"},
-    "captions, guidance": {"1": "captions, guidance 1", "2": "captions", "4": "captions, guidance 4"},
+    "UniEmo, guidance": {"2": "complete", "4": "complete, guidance 4"},
+    "captions, guidance": {"2": "captions", "4": "captions, guidance 4"},
 }
 """By curve, its points and the sets of images that they are of."""
 

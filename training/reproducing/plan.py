@@ -40,7 +40,6 @@ SAMPLED: dict[str, tuple[str, dict[str, Any]]] = {
     "gaussian": ("joint", {"emotion_space": "gaussian"}),
     "mean": ("joint", {"variation": 0.0}),
     "complete, variation 0.5": ("joint", {"variation": 0.5}),
-    "complete, guidance 1": ("joint", {"guidance": 1.0}),
     "complete, guidance 4": ("joint", {"guidance": 4.0}),
 }
 """By set of images, the stage-2 row whose adapter draws it, and how."""
@@ -48,7 +47,6 @@ SAMPLED: dict[str, tuple[str, dict[str, Any]]] = {
 PROMPTED: dict[str, dict[str, Any]] = {
     "words": {"prompts": "words"},
     "captions": {"prompts": "captions"},
-    "captions, guidance 1": {"prompts": "captions", "guidance": 1.0},
     "captions, guidance 4": {"prompts": "captions", "guidance": 4.0},
 }
 """By set of images, how the stock Stable Diffusion draws it."""
@@ -136,11 +134,11 @@ SIZES = {
         labels=800,
         feedback_labels=(400, 800, 1600, 3200),
         stage1_steps=200,
-        half_steps=120,
+        half_steps=100,
         stage2_steps=400,
-        generator_steps=300,
+        generator_steps=250,
         inversion_steps=400,
-        more_steps=100,
+        more_steps=80,
         images=50,
         candidates=100,
         keep=30,
