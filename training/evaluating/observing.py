@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from ..data import Picture, Row
-from ..files import save_whole
+from ..files import save_shared
 
 CHUNK = 512
 OUTPUT = "output"
@@ -70,7 +70,7 @@ class Observer:
                 paths = {n: self.folder / f"{_digest(digests[n], pictures)}.safetensors" for n in networks}
                 lacking = {name: network for name, network in networks.items() if not paths[name].is_file()}
                 for name, outputs in self._run(chunk, load, lacking, progress).items():
-                    save_whole(paths[name], outputs)
+                    save_shared(paths[name], outputs)
                 for name, path in paths.items():
                     parts[name].append(load_file(path))
         return {name: _joined(found) for name, found in parts.items()}

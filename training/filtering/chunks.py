@@ -13,7 +13,7 @@ from transformers import CLIPImageProcessorPil
 from uniemo_pipelines.understanding_uniemo import pixel_values
 
 from ..data.pictures import Picture
-from ..files import save_whole
+from ..files import save_shared
 
 CHUNK = 1024
 """Pictures between two files: what a run that is stopped loses at the most."""
@@ -69,5 +69,5 @@ def kept_chunks(
         stamps = "\n".join([key, *(picture.stamp for picture in chunk)])
         path = folder / f"{sha256(stamps.encode()).hexdigest()[:16]}.safetensors"
         if not path.exists():
-            save_whole(path, compute(chunk))
+            save_shared(path, compute(chunk))
         yield load_file(path)
