@@ -151,7 +151,7 @@ def test_a_server_error_and_a_cut_connection_are_tried_again(hub, folder):
 
 
 @pytest.mark.parametrize(
-    ("fault", "said"), [(Damage.CUT, "no connection to http"), (Status(500), "the Hub answered 500")]
+    ("effect", "said"), [(Damage.CUT, "no connection to http"), (Status(500), "the Hub answered 500")]
 )
 def test_a_second_push_completes_one_that_broke_off(hub, folder, effect, said):
     """A folder of many files goes in several commits; only what had not arrived is sent again."""
