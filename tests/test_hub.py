@@ -6,13 +6,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from hub_server import CUT, HubServer, User, read_folder
+from hub_server import Damage, Fault, HubServer, Status, User, read_folder
 from huggingface_hub import constants, snapshot_download
 from huggingface_hub.cli.hf import main as hf
 
 from training.hub import PublishingError, check_publishing, publish
 
 USERS = {"secret": User("ann"), "read": User("ann", may_write=False), "other": User("bob")}
+COMMIT = "POST .*/commit/"
 
 
 @pytest.fixture(autouse=True)
@@ -124,7 +125,7 @@ def test_everything_arrives_but_what_is_for_going_on_here(hub, folder, tmp_path)
 
 def test_a_push_that_is_refused_can_be_repeated_as_it_says(hub, folder, monkeypatch):
     name = check_publishing("model", token="secret")
-    hub.faults = {1: 403}
+    hub.faults = [Fault(COMMIT, Status(403))]
     said = refusal(publish, folder, name, token="secret")
     assert "(403: Forbidden)" in said and f"Everything is saved in {folder}" in said
     assert hub.repositories[name].files == {} and set(read_folder(folder)) > set(PUBLISHED)
@@ -144,22 +145,24 @@ def test_a_token_that_lost_its_right_meanwhile(hub, folder):
 
 def test_a_server_error_and_a_cut_connection_are_tried_again(hub, folder):
     name = check_publishing("model", token="secret")
-    hub.faults = {1: 500, 2: CUT}
+    hub.faults = [Fault(COMMIT, Status(500)), Fault(COMMIT, Damage.CUT, nth=(2,))]
     publish(folder, name, token="secret")
     assert sorted(hub.repositories[name].files) == PUBLISHED
 
 
-@pytest.mark.parametrize(("fault", "said"), [(CUT, "no connection to http"), (500, "the Hub answered 500")])
-def test_a_second_push_completes_one_that_broke_off(hub, folder, fault, said):
+@pytest.mark.parametrize(
+    ("effect", "said"), [(Damage.CUT, "no connection to http"), (Status(500), "the Hub answered 500")]
+)
+def test_a_second_push_completes_one_that_broke_off(hub, folder, effect, said):
     """A folder of many files goes in several commits; only what had not arrived is sent again."""
     for number in range(260):
         (folder / f"file-{number:03d}.txt").write_text(str(number))
     name = check_publishing("model", token="secret")
-    hub.faults = dict.fromkeys(range(2, 30), fault)
+    hub.faults = [Fault(COMMIT, effect, nth=range(2, 30))]
     assert said in refusal(publish, folder, name, token="secret")
     first = hub.repositories[name].files
     assert 200 < len(first) < 263
-    hub.faults = {}
+    hub.faults = []
     publish(folder, name, token="secret")
     assert len(hub.repositories[name].files) == 263
     assert set(hub.repositories[name].commits[-1].sent) == set(hub.repositories[name].files) - set(first)

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hub_server import HubServer, User
+from hub_server import Fault, HubServer, Status, User
 from huggingface_hub import ModelCard, constants
 from training_world import stage1, stage2, write_world
 
@@ -68,7 +68,7 @@ def test_without_permission_nothing_is_begun(hub, world, tmp_path, monkeypatch):
 
 def test_a_push_that_fails_loses_nothing_and_is_repeated_by_the_same_command(hub, world, tmp_path, monkeypatch):
     arguments = {**PUSHED, "hub_model_id": "ann/emotions"}
-    hub.faults.update(dict.fromkeys(range(1, 20), 403))
+    hub.faults = [Fault("POST .*/commit/", Status(403), nth=range(1, 20))]
     with pytest.raises(PublishingError, match="Everything is saved in .*run; .*repeat the training command"):
         train_understanding.main(*stage1(world, tmp_path / "run", **arguments))
     assert json.loads((tmp_path / "run" / "results.json").read_text()) and (tmp_path / "run" / "README.md").is_file()
