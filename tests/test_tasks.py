@@ -64,6 +64,20 @@ def test_other_arguments_and_missing_needs_are_refused(tmp_path):
         run_tasks([task(tmp_path, "b", needs=("c",))], tmp_path)
 
 
+def test_settings_that_changed_meanwhile_are_refused(tmp_path):
+    config = tmp_path / "a.yaml"
+    config.write_text("b: 1")
+    code = f"open({str(tmp_path / 'order.txt')!r}, 'a').write('a\\n')"
+    tasks = [Task("a", (sys.executable, "-c", code, "--config", str(config)))]
+    run_tasks(tasks, tmp_path)
+    config.write_text("b: 1 # as before")
+    run_tasks(tasks, tmp_path)
+    assert order(tmp_path) == ["a"]
+    config.write_text("b: 2")
+    with pytest.raises(ValueError, match=r"other settings: a was run when .*a\.yaml said something else"):
+        run_tasks(tasks, tmp_path)
+
+
 def test_a_script_has_its_flags():
     command = script("prepare", "a.yaml", data="b", half=None, generated=["c", "d"], seed=3)
     assert command[1:] == (

@@ -1,5 +1,6 @@
 """Commands that stand on each other, each run when what it needs is there, several at a time."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -8,9 +9,11 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import yaml
 from tqdm import tqdm
 
 from .files import write_whole
@@ -33,6 +36,11 @@ class Task:
     command: tuple[str, ...]
     needs: tuple[str, ...] = ()
 
+    @property
+    def config(self) -> str | None:
+        """The YAML file with the command's settings; None where it has none."""
+        return next((after for flag, after in pairwise(self.command) if flag == "--config"), None)
+
 
 def script(module: str, config: str | Path, **flags: Any) -> tuple[str, ...]:
     """The command that runs a script of this package with a configuration file; None leaves a flag out."""
@@ -52,7 +60,8 @@ def run_tasks(tasks: Sequence[Task], folder: Path, workers: int = 1) -> None:
         workers: how many run at a time.
 
     Raises:
-        ValueError: a task that has ended was another command; a name that occurs twice; a need of no task before.
+        ValueError: a task that has ended was another command, or had other settings; a name that occurs twice; a need
+            of no task before.
         TaskError: a command failed. Those that ran beside it have come to their ends; the same call goes on.
     """
     _check(tasks, folder)
@@ -85,16 +94,31 @@ def _check(tasks: Sequence[Task], folder: Path) -> None:
             )
         before.add(task.name)
         mark = _mark(folder, task)
-        if mark.is_file() and (found := _read(mark)["command"]) != list(task.command[1:]):
+        if not mark.is_file():
+            continue
+        found, expected = _read(mark), _decisive(task)
+        if found["command"] != expected["command"]:
             raise ValueError(
-                f"{folder} holds a run of other arguments: expected {' '.join(task.command[1:])}, found "
-                f"{' '.join(found)}. Give another folder, or the old arguments."
+                f"{folder} holds a run of other arguments: expected {' '.join(expected['command'])}, found "
+                f"{' '.join(found['command'])}. Give another folder, or the old arguments."
+            )
+        if found["config"] != expected["config"]:
+            raise ValueError(
+                f"{folder} holds a run of other settings: {task.name} was run when {task.config} said something else. "
+                "Give another folder, or the old settings."
             )
 
 
 def seconds(tasks: Sequence[Task], folder: Path) -> dict[str, float]:
     """How long each task took that has ended well."""
     return {task.name: _read(_mark(folder, task))["seconds"] for task in tasks if _mark(folder, task).is_file()}
+
+
+def _decisive(task: Task) -> dict[str, Any]:
+    """What a task that has ended must have been run with: its command, and what the settings in its file said."""
+    settings = yaml.safe_load(Path(task.config).read_text(encoding="utf-8")) if task.config else None
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+    return {"command": list(task.command[1:]), "config": digest}
 
 
 def _read(mark: Path) -> dict[str, Any]:
@@ -106,7 +130,7 @@ def _mark(folder: Path, task: Task) -> Path:
 
 
 def _run(task: Task, folder: Path, workers: int) -> None:
-    log, mark = folder / "logs" / f"{task.name}.txt", _mark(folder, task)
+    log, mark, decisive = folder / "logs" / f"{task.name}.txt", _mark(folder, task), _decisive(task)
     for path in (log, mark):
         path.parent.mkdir(parents=True, exist_ok=True)
     threads = str(max(1, (os.cpu_count() or 1) // workers))
@@ -118,5 +142,4 @@ def _run(task: Task, folder: Path, workers: int) -> None:
         raise TaskError(
             f"{task.name} failed with {code}; the same command goes on from there. {log} ends with:\n{last}"
         )
-    content = {"command": list(task.command[1:]), "seconds": round(time.monotonic() - start, 1)}
-    write_whole(mark, json.dumps(content) + "\n")
+    write_whole(mark, json.dumps(decisive | {"seconds": round(time.monotonic() - start, 1)}) + "\n")
