@@ -170,6 +170,24 @@ def test_a_second_push_completes_one_that_broke_off(hub, folder, effect, said):
     assert len(hub.repositories[name].commits) == 3, "nothing new, no commit"
 
 
+@pytest.mark.parametrize(
+    ("xet", "requests", "said"),
+    [
+        (True, "POST .*/xorbs/", "no connection to http"),
+        (False, "PUT /files/", "uploading 'understanding/model.safetensors' to the Hub: Bad request"),
+    ],
+)
+def test_large_files_that_do_not_arrive_whole_say_why(hub, folder, monkeypatch, xet, requests, said):
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", not xet)
+    name = check_publishing("model", token="secret")
+    hub.faults = [Fault(requests, Damage.CORRUPTED, nth=range(1, 100))]
+    found = refusal(publish, folder, name, token="secret")
+    assert said in found and "400" in found
+    hub.faults = []
+    publish(folder, name, token="secret")
+    assert sorted(hub.repositories[name].files) == PUBLISHED
+
+
 def test_a_card_that_the_hub_does_not_take(hub, folder):
     (folder / "README.md").write_text("---\nbase_model: /home/ann/clip\n---\n")
     name = check_publishing("model", token="secret")

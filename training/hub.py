@@ -96,9 +96,9 @@ def _reason(error: Exception) -> str:
         return "the Hub is switched off by HF_HUB_OFFLINE; unset it."
     if isinstance(error, HfHubHTTPError):
         return _refusal(error)
-    if isinstance(error, httpx.TransportError):
+    if isinstance(error, (httpx.TransportError, ConnectionError)):  # the second of large files' own client
         return f"no connection to {constants.ENDPOINT} ({_line(error)}); try again when there is one."
-    return f"{_line(error)}."
+    return ": ".join(_line(one) for one in (error, error.__cause__) if one is not None) + "."
 
 
 def _refusal(error: HfHubHTTPError) -> str:
