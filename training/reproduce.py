@@ -1,7 +1,7 @@
 """The paper on MiniEmoSet with one command: understanding, generation and feedback, as tables and figures.
 
-    python -m training.reproduce --config training/configs/reproduction.yaml --size small   # a smoke test, an hour
-    python -m training.reproduce --config training/configs/reproduction.yaml --size full    # hours
+    python -m training.reproduce --config training/configs/reproduction.yaml --size small   # a smoke test
+    python -m training.reproduce --config training/configs/reproduction.yaml --size full    # the tables
 
 Trains every row of the three tables with every seed, and the rivals, by this package's scripts: what is run is in
 training/reproducing/plan.py, each command's output in `logs/`. The same command again goes on where it was stopped.
