@@ -1,6 +1,7 @@
 """The reproduction's plan, and its way from evaluations to tables; nothing is trained here."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,8 +21,8 @@ from uniemo_pipelines.modeling_uniemo import UniEmoUnderstandingModel
 CONFIG = "training/configs/reproduction.yaml"
 
 
-def planned(size: str) -> dict[str, Task]:
-    return {task.name: task for task in Plan(SIZES[size], CONFIG, Path("out")).tasks()}
+def planned(size: str, tables: Sequence[str] = rows.TABLES) -> dict[str, Task]:
+    return {task.name: task for task in Plan(SIZES[size], CONFIG, Path("out"), tables).tasks()}
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -50,6 +51,16 @@ def test_nothing_is_measured_before_all_is_made():
     found = planned("full")
     made = {name for name in found if not name.startswith("measured/")}
     assert all(set(task.needs) == made for name, task in found.items() if name not in made)
+
+
+@pytest.mark.parametrize("table", rows.TABLES)
+def test_a_table_by_itself_takes_what_it_needs_and_takes_it_as_all_of_them_do(table):
+    """So that tables can be made one after another, in one folder or on several machines."""
+    whole, alone = planned("full"), planned("full", [table])
+    check_commands(list(alone.values()), Path("out"))
+    assert {name.split("/")[1] for name in alone if name.startswith("measured/")} == {table}
+    assert all(task.command == whole[name].command for name, task in alone.items())
+    assert ("final_judge" in alone) == (table == "generation")
 
 
 def test_rows_of_a_seed_share_their_labels_and_differ_in_what_they_are_named_for():
@@ -129,8 +140,10 @@ def test_evaluations_become_tables_and_figures(size, tmp_path, monkeypatch, caps
         planned_rows = (*SIZES[size].understanding, *SIZES[size].sets)
         assert (f"| {row.title} |" in text) == (row.name in planned_rows), row
     assert "object 0.480" in text and "800 labels: 3, 3" in text
-    results = json.loads((tmp_path / size / "results.json").read_text())
-    assert len(results["understanding"]["joint"]["accuracy"]) == SIZES[size].understanding_seeds
-    assert results["generation"]["complete"]["coverage"][1] == 0.5 + 0.01 * 4, "of the second set, after real images"
+    results = {table: json.loads((tmp_path / size / f"{table}.json").read_text()) for table in rows.TABLES}
+    accuracies = results["understanding"]["understanding"]["joint"]["accuracy"]
+    assert len(accuracies) == SIZES[size].understanding_seeds
+    coverage = results["generation"]["generation"]["complete"]["coverage"]
+    assert coverage[1] == 0.5 + 0.01 * 4, "of the second set, after real images"
     for name in ("understanding", "curves", "feedback"):
         assert (tmp_path / size / f"{name}.png").stat().st_size > 10_000

@@ -6,13 +6,14 @@ import pytest
 
 from training.reproducing.comparing import compare, compare_feedback
 from training.reproducing.figures import curves_figure, feedback_figure, figures, understanding_figure
-from training.reproducing.results import Results
+from training.reproducing.results import Results, together
 from training.reproducing.rows import (
     FEEDBACK,
     FEEDBACK_COMPARISONS,
     GENERATION,
     GENERATION_COMPARISONS,
     REAL,
+    TABLES,
     UNDERSTANDING,
     UNDERSTANDING_COMPARISONS,
     Comparison,
@@ -49,8 +50,11 @@ def made_up(understanding: int = 4, generation: int = 3, feedback: int = 3) -> R
     return {
         "size": "full",
         "seeds": {"understanding": understanding, "generation": generation, "feedback": feedback},
-        "machine": "two cores",
-        "setup": {"judge": "another network", "images": "64 of each emotion"},
+        "facts": {
+            "understanding": {"machine": "two cores"},
+            "generation": {"machine": "four cores", "judge": "another network"},
+            "feedback": {"machine": "two cores"},
+        },
         "best_accuracy": 0.879,
         "understanding": {
             row.name: {
@@ -101,7 +105,7 @@ def test_every_row_stands_in_the_report_once() -> None:
         "| best possible accuracy, exact | 0.8790 |  |  |  |"
     ]
     assert "not measured" not in text and "Smoke test" not in text
-    assert "- judge: another network" in text and "- Machine: two cores" in text
+    assert text.count("- machine: two cores\n") == 2 and "- machine: four cores\n- judge: another network\n" in text
 
 
 def test_a_row_is_a_mean_with_its_interval_and_a_pooled_figure_has_none() -> None:
@@ -199,6 +203,7 @@ def test_missing_rows_are_named_and_so_are_missing_tables() -> None:
     results = made_up()
     del results["understanding"]["queries"]
     results["generation"], results["curves"] = {}, {}
+    del results["facts"]["generation"]
     text = report(results)
     assert "Rows that were not measured: with expert queries.\n" in text
     assert not lines_of(text, "| with expert queries")
@@ -206,6 +211,22 @@ def test_missing_rows_are_named_and_so_are_missing_tables() -> None:
     assert "the number of comparisons in this table, 4." in text
     assert "## Generation\n\nNot measured.\n" in text
     assert list(figures(results)) == ["understanding", "feedback"]
+
+
+def test_tables_that_were_made_apart_are_one_report() -> None:
+    whole = made_up()
+    apart = []
+    for table in TABLES:
+        parts = {"generation", "curves"} if table == "generation" else {table}
+        own = {
+            name: whole[name] if name in parts else {}
+            for name in ("understanding", "generation", "curves", "feedback")
+        }
+        apart.append(whole | own | {name: {table: whole[name][table]} for name in ("seeds", "facts")})
+    assert together(apart) == whole
+    assert "## Understanding\n\nNot measured.\n" in report(together(apart[1:]))
+    with pytest.raises(ValueError, match="of one size, found full, small"):
+        together([apart[0], apart[1] | {"size": "small"}])
 
 
 def test_one_seed_has_values_alone() -> None:

@@ -11,9 +11,11 @@ seed share them. Shared by all are the data, the CLIP that knows half of it, and
 The full size reads the test split and asks the final judge, which took no part in any choice, when all is trained. The
 small size never does: it has the calibration split and the development judge, and its numbers are not to be quoted.
 
-Writes `reproduction.md`, `results.json`, `understanding.png`, `curves.png` and `feedback.png`.
+`--tables understanding` makes one of the tables alone. Of each there is a file, `understanding.json` and so on, and
+`reproduction.md`, `understanding.png`, `curves.png` and `feedback.png` are made from those that are there.
 """
 
+import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +25,8 @@ from .files import write_whole
 from .reproducing.figures import figures
 from .reproducing.measuring import collect
 from .reproducing.plan import SIZES, Plan
+from .reproducing.results import Results, together
+from .reproducing.rows import TABLES
 from .reproducing.tables import report
 from .runs import write_json
 from .scripts import errors_in_one_line
@@ -36,6 +40,9 @@ class ReproductionArguments:
     config: str = field(metadata={"help": "YAML file with a section for this and for every step's script"})
     size: str = field(metadata={"help": "how much", "choices": list(SIZES)})
     output: str = field(metadata={"help": "folder; each size has one of its own in it"})
+    tables: list[str] = field(
+        default_factory=lambda: list(TABLES), metadata={"help": "which ones to make", "choices": TABLES}
+    )
     workers: int = field(
         default_factory=lambda: os.cpu_count() or 1, metadata={"help": "commands side by side; one a processor"}
     )
@@ -44,15 +51,20 @@ class ReproductionArguments:
 def main(arguments: ReproductionArguments) -> None:
     """Run what has not been run yet, then collect, write and print."""
     output = Path(arguments.output, arguments.size)
-    plan = Plan(SIZES[arguments.size], arguments.config, output)
+    plan = Plan(SIZES[arguments.size], arguments.config, output, arguments.tables)
     run_tasks(plan.tasks(), output, arguments.workers)
-    results = collect(plan, arguments.size)
-    write_json(output / "results.json", results)
+    for table in arguments.tables:
+        write_json(output / f"{table}.json", collect(plan, arguments.size, table))
+    results = together([_read(path) for table in TABLES if (path := output / f"{table}.json").is_file()])
     text = report(results)
     for name, figure in figures(results).items():
         figure.savefig(output / f"{name}.png", dpi=110)
     write_whole(output / "reproduction.md", text)
     print(text)
+
+
+def _read(path: Path) -> Results:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""From what the evaluations wrote to the one file that the tables are made of."""
+"""From what the evaluations wrote to the figures that a table is made of."""
 
 import json
 import platform
@@ -28,53 +28,62 @@ CURVES = {
 """By curve, its points and the sets of images that they are of."""
 
 
-def collect(plan: Plan, name: Literal["small", "full"]) -> Results:
-    """All figures by table, row and seed."""
+def collect(plan: Plan, name: Literal["small", "full"], table: str) -> Results:
+    """All figures of a table by row and seed; the other tables are empty."""
     size = plan.size
-    generated = {row: _generation(plan, row) for row in size.sets}
-    rows = {row: generated[row] for row in titles(GENERATION_ROWS) if row in generated}
-    return {
-        "size": name,
-        "seeds": {
-            "understanding": size.understanding_seeds,
-            "generation": size.generation_seeds,
-            "feedback": size.feedback_seeds,
-        },
-        "machine": f"{platform.processor() or platform.machine()}, torch {torch.__version__}",
-        "setup": _setup(plan),
-        "best_accuracy": bayes_accuracy(),
-        "understanding": {row: _understanding(plan, f"understanding/{row}") for row in size.understanding},
-        "generation": {REAL_ROW.name: _real(plan, size.sets[0])} | rows,
-        "curves": {
-            title: [{"setting": setting, **generated[row]} for setting, row in points.items()]
+    found = Results(
+        size=name,
+        best_accuracy=bayes_accuracy(),
+        seeds={table: size.seeds(table)},
+        facts={table: _facts(plan, table)},
+        understanding={},
+        generation={},
+        curves={},
+        feedback={},
+    )
+    if table == "understanding":
+        found["understanding"] = {row: _understanding(plan, f"understanding/{row}") for row in size.understanding}
+    elif table == "generation":
+        sets = {row: _generation(plan, row) for row in size.sets}
+        rows = {row: sets[row] for row in titles(GENERATION_ROWS) if row in sets}
+        found["generation"] = {REAL_ROW.name: _real(plan, size.sets[0])} | rows
+        found["curves"] = {
+            title: [{"setting": setting, **sets[row]} for setting, row in points.items()]
             for title, points in CURVES.items()
-            if generated.keys() >= set(points.values())
-        },
-        "feedback": {
+            if sets.keys() >= set(points.values())
+        }
+    else:
+        found["feedback"] = {
             str(labels): {arm: _understanding(plan, f"feedback/{labels}/{arm}") for arm in size.arms}
             for labels in size.feedback_labels
-        },
-    }
+        }
+    return found
 
 
-def _setup(plan: Plan) -> dict[str, str]:
+def _facts(plan: Plan, table: str) -> dict[str, str]:
     size = plan.size
     zero_shot = _read(RUNS / HALF_CLIP / "gate.json")["zero shot"]
-    return {
-        "measured on": f"{REAL_IMAGES[size.split]:,} images of the {size.split} split",
-        "judge": Path(size.judge).parent.name,
-        "labels": f"{size.labels:,} of the first two tables",
+    facts = {
+        "machine": f"{platform.processor() or platform.machine()}, torch {torch.__version__}",
         "CLIP, zero-shot": ", ".join(f"{part} {share:.3f}" for part, share in zero_shot.items()),
-        "steps": f"stage 1 {size.stage1_steps}, stage 2 {size.stage2_steps}, feedback {size.more_steps} more",
-        "images": f"{8 * size.images:,} a set and seed; feedback filters {8 * size.candidates:,}, keeps at most "
+        "measured on": f"{REAL_IMAGES[size.split]:,} images of the {size.split} split",
+        "steps": f"stage 1 {size.stage1_steps}, stage 2 {size.stage2_steps}",
+    }
+    if table == "generation":
+        images = f"{8 * size.images:,} a set and seed"
+        return facts | {"judge": Path(size.judge).parent.name, "labels": f"{size.labels:,}", "images": images}
+    counts = [size.labels] if table == "understanding" else size.feedback_labels
+    return facts | {
+        "labels": ", ".join(f"{labels:,}" for labels in counts),
+        "feedback": f"{size.more_steps} more steps; of {8 * size.candidates:,} images a filter keeps at most "
         f"{8 * size.keep:,}",
-        "images kept": "; ".join(f"{labels:,} labels: {_kept(plan, labels)}" for labels in size.feedback_labels),
+        "images kept": "; ".join(f"{labels:,} labels: {_kept(plan, labels, size.seeds(table))}" for labels in counts),
     }
 
 
-def _kept(plan: Plan, labels: int) -> str:
+def _kept(plan: Plan, labels: int, seeds: int) -> str:
     """How many images the whole filter left, by seed."""
-    folders = (plan.output / f"feedback/{labels}-{seed}/kept-filtered" for seed in range(plan.size.feedback_seeds))
+    folders = (plan.output / f"feedback/{labels}-{seed}/kept-filtered" for seed in range(seeds))
     return ", ".join(str(len(_read(folder / "train.json"))) for folder in folders)
 
 

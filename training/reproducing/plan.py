@@ -8,9 +8,13 @@ from typing import Any
 
 from ..make_mini import RUNS
 from ..tasks import Task, script
+from .rows import TABLES
 
 WIDE_HEAD = 4568
 """Hidden units of a plain head that has as many parameters as queries, blocks and head together."""
+
+FILTERS_JUDGE = "development_judge/judge.safetensors"
+"""In `RUNS`; reports what is wrong among kept images, and is the oracle."""
 
 REAL_IMAGES = {"calibration": 2000, "test": 4000}
 
@@ -97,11 +101,15 @@ class Size:
     candidates: int
     keep: int
 
+    def seeds(self, table: str) -> int:
+        """How many a table has."""
+        return getattr(self, f"{table}_seeds")
+
 
 SIZES = {
     "small": Size(
         split="calibration",
-        judge="development_judge/judge.safetensors",
+        judge=FILTERS_JUDGE,
         understanding_seeds=2,
         generation_seeds=2,
         feedback_seeds=2,
@@ -154,21 +162,23 @@ class Plan:
         size: how much.
         config: YAML file with the settings of every script.
         output: folder of everything but the components, which are in `runs/mini`.
+        tables: which ones; what they do not need is left out.
     """
 
     size: Size
     config: str
     output: Path
+    tables: Sequence[str] = TABLES
     _tasks: dict[str, Task] = field(default_factory=dict)
-    _models: dict[str, list[str]] = field(default_factory=dict)
 
     def tasks(self) -> list[Task]:
         """In an order in which they could run one by one."""
         self._tasks.clear()
         self._data()
         self._components()
-        models = self._understanding() | self._feedback()
-        sets = self._generation()
+        models = self._understanding() if "understanding" in self.tables else {}
+        models |= self._feedback() if "feedback" in self.tables else {}
+        sets = self._generation() if "generation" in self.tables else {}
         before = list(self._tasks)
         for name, folders in models.items():
             self._measure(name, before, models=[self._place(one) for one in folders])
@@ -191,7 +201,9 @@ class Plan:
         self._add("data", command)
 
     def _components(self) -> None:
-        for name in dict.fromkeys(["half_clip", "development_judge", Path(self.size.judge).parent.name]):
+        judges = {table: FILTERS_JUDGE for table in self.tables}  # of the images that a filter keeps
+        judges |= {table: self.size.judge for table in self.tables if table == "generation"}
+        for name in dict.fromkeys(["half_clip", *(Path(judge).parent.name for judge in judges.values())]):
             self._add(name, (sys.executable, "-m", "training.reproducing.components", name))
 
     def _judges(self) -> dict[str, Any]:
@@ -317,7 +329,7 @@ class Plan:
             features=self._place("features"),
             keep=self.size.keep,
             as_many_as=like and self._place(like),
-            judge=RUNS / "development_judge/judge.safetensors",
+            judge=RUNS / FILTERS_JUDGE,
             subset=labels,
             seed=seed,
             **KEPT[arm],

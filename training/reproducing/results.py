@@ -1,5 +1,6 @@
-"""The one file of results that tables and figures are made from."""
+"""The results that tables and figures are made from: a file of each table, and all of them together."""
 
+from collections import ChainMap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, TypedDict
 
@@ -11,14 +12,6 @@ RowValues = Mapping[str, Sequence[float] | float | None]
 """Of a row: by figure, a value for each seed, or one value pooled over them; None where there is none."""
 
 SMALL = "small"
-
-
-class Seeds(TypedDict):
-    """How many each table has."""
-
-    understanding: int
-    generation: int
-    feedback: int
 
 
 class CurvePoint(TypedDict):
@@ -35,27 +28,39 @@ class Results(TypedDict):
 
     Attributes:
         size: "small" is a smoke test.
-        machine: what it ran on.
-        setup: further facts by name, to be printed.
         best_accuracy: the best possible one, 0..1.
+        seeds: by table, how many it has.
+        facts: by table, what else is to be said of it, by name; the tables may have been made on different machines.
         understanding: by row, `accuracy`, `polarity_accuracy`, `macro_f1` and `calibration_error` by seed.
         generation: by row, `emotion_accuracy`, `total_variation`, `coverage`, `kernel_distance`, `semantic_clarity`
             and `semantic_diversity` by seed and `frechet_distance` pooled; also `real`, with one value each.
         curves: by title, points in the order in which a line joins them.
         feedback: by number of labels and arm, `accuracy` by seed.
 
-    Rows that were not measured are left out.
+    Tables and rows that were not measured are left out.
     """
 
     size: Literal["small", "full"]
-    seeds: Seeds
-    machine: str
-    setup: Mapping[str, str]
     best_accuracy: float
+    seeds: Mapping[str, int]
+    facts: Mapping[str, Mapping[str, str]]
     understanding: Mapping[str, RowValues]
     generation: Mapping[str, RowValues]
     curves: Mapping[str, Sequence[CurvePoint]]
     feedback: Mapping[str, Mapping[str, RowValues]]
+
+
+def together(tables: Sequence[Results]) -> Results:
+    """The results of several tables as one.
+
+    Raises:
+        ValueError: they are of different sizes.
+    """
+    if len(sizes := {results["size"] for results in tables}) != 1:
+        raise ValueError(f"Expected results of one size, found {', '.join(sorted(sizes)) or 'none'}.")
+    named = ("seeds", "facts", "understanding", "generation", "curves", "feedback")
+    joined = {name: dict(ChainMap(*(results[name] for results in tables))) for name in named}
+    return Results(size=tables[0]["size"], best_accuracy=tables[0]["best_accuracy"], **joined)
 
 
 def check(results: Results) -> None:
@@ -68,13 +73,13 @@ def check(results: Results) -> None:
         raise ValueError(f"Expected results of the size small or full, found {results['size']!r}.")
     seeds, generation = results["seeds"], dict(results["generation"])
     _check_rows("generation", {name: generation.pop(name) for name in [REAL.name] if name in generation}, [REAL], 1)
-    _check_rows("generation", generation, GENERATION, seeds["generation"])
-    _check_rows("understanding", results["understanding"], UNDERSTANDING, seeds["understanding"])
+    _check_rows("generation", generation, GENERATION, seeds.get("generation"))
+    _check_rows("understanding", results["understanding"], UNDERSTANDING, seeds.get("understanding"))
     for labels, arms in results["feedback"].items():
-        _check_rows(f"feedback, {labels} labels", arms, FEEDBACK, seeds["feedback"])
+        _check_rows(f"feedback, {labels} labels", arms, FEEDBACK, seeds.get("feedback"))
 
 
-def _check_rows(table: str, measured: Mapping[str, RowValues], rows: Iterable[Row], seeds: int) -> None:
+def _check_rows(table: str, measured: Mapping[str, RowValues], rows: Iterable[Row], seeds: int | None) -> None:
     if unknown := measured.keys() - {row.name for row in rows}:
         known = ", ".join(row.name for row in rows)
         raise ValueError(f"Results of {table}: expected the rows {known}, found {', '.join(sorted(unknown))}.")

@@ -6,6 +6,8 @@ parameters or steps that it brings.
 
 from dataclasses import dataclass
 
+TABLES = ("understanding", "generation", "feedback")
+
 
 @dataclass(frozen=True)
 class Row:

@@ -51,9 +51,12 @@ def _headline(results: Results) -> str:
     lines = ["# The paper's tables on MiniEmoSet", ""]
     if results["size"] == SMALL:
         lines += ["> **Smoke test.** This is the small size: its numbers are not to be quoted.", ""]
-    facts = {"Size": results["size"], "Machine": results["machine"], **results["setup"]}
-    lines += [f"- {SEEDS}", *(f"- {name}: {fact}" for name, fact in facts.items())]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, f"Size: {results['size']}. {SEEDS}", ""])
+
+
+def _facts(results: Results, table: str) -> list[str]:
+    lines = [f"- {name}: {fact}" for name, fact in results["facts"].get(table, {}).items()]
+    return [*lines, ""] if lines else []
 
 
 def _understanding(results: Results) -> str:
@@ -66,7 +69,8 @@ def _understanding(results: Results) -> str:
         [
             "## Understanding",
             "",
-            *_rows(columns, "model", (*UNDERSTANDING, BEST), results["seeds"]["understanding"]),
+            *_facts(results, "understanding"),
+            *_rows(columns, "model", (*UNDERSTANDING, BEST), results["seeds"].get("understanding", 0)),
             *_missing(UNDERSTANDING, measured),
             *_comparisons(tested, UNDERSTANDING, ACCURACY),
         ]
@@ -75,9 +79,10 @@ def _understanding(results: Results) -> str:
 
 def _generation(results: Results) -> str:
     measured = results["generation"]
-    seeds = results["seeds"]["generation"]
+    seeds = results["seeds"].get("generation", 0)
     columns = _columns(measured, GENERATION_FIGURES, OF_IMAGES)
-    lines = ["## Generation", "", *_rows(columns, "images", (REAL, *GENERATION), seeds)]
+    lines = ["## Generation", "", *_facts(results, "generation")]
+    lines += _rows(columns, "images", (REAL, *GENERATION), seeds)
     if measured and seeds > 1:
         lines += ["Without an interval are what is pooled over the seeds, and real images, which have no seeds.", ""]
     lines += _missing(GENERATION, measured)
@@ -92,7 +97,8 @@ def _feedback(results: Results) -> str:
     lines = [
         "## Feedback",
         "",
-        *_rows(columns, "added to the labelled images", FEEDBACK, results["seeds"]["feedback"]),
+        *_facts(results, "feedback"),
+        *_rows(columns, "added to the labelled images", FEEDBACK, results["seeds"].get("feedback", 0)),
     ]
     lines += _missing(FEEDBACK, {name for arms in measured.values() for name in arms})
     if tested := compare_feedback(results):
