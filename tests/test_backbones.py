@@ -8,8 +8,8 @@ import torch
 from diffusers import StableDiffusionPipeline
 from torch import nn
 
-from training.backbones import diffusion, loop
-from training.backbones.clip import clip_caption, new_clip, zero_shot
+from training.backbones import clip, diffusion, loop
+from training.backbones.clip import clip_caption, new_clip, train_clip, zero_shot
 from training.backbones.compounds import NAMES, Compounds
 from training.backbones.corpus import (
     Corpus,
@@ -96,6 +96,17 @@ def test_clip_captions_leave_palettes_untold_and_half_of_the_objects() -> None:
     told = np.mean([one.objects[0].lower() in text for one, text in zip(examples, captions, strict=True)])
     assert told == pytest.approx(0.5, abs=0.1)
     assert not any(palette in text.split() for palette in PALETTES for text in captions)
+
+
+def test_a_clip_goes_on_until_it_knows_enough(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained, answers = [], iter([False, False, True])
+    monkeypatch.setattr(clip, "train", lambda modules, loss_at, steps, **options: trained.append((steps, loss_at)))
+    monkeypatch.setattr(clip, "REFINING_STEPS", 3)
+    train_clip(corpus, tmp_path, steps=2, batch_size=2, enough=lambda model: next(answers))
+    assert [steps for steps, _ in trained] == [2, 3, 3] and next(answers, None) is None
+    first, second, third = (loss_at for _, loss_at in trained)
+    assert second(0) == first(2) != first(0) and third(0) == first(5), "it goes on with batches of its own"
+    assert (tmp_path / "model.safetensors").is_file()
 
 
 def test_architectures_fit_together() -> None:
