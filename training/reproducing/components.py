@@ -33,9 +33,9 @@ def make_half_clip() -> None:
         return zero_shot(clip, *pictures)["object"] >= LEAST_ZERO_SHOT["object"]
 
     def make(folder: Path) -> None:
+        corpus = make_corpus(RUNS / "half_corpus", CORPUS_SIZE, Stream.CORPUS)
         train_clip(corpus, folder, steps=CLIP_STEPS, enough=knows_half)
 
-    corpus = make_corpus(RUNS / "half_corpus", CORPUS_SIZE, Stream.CORPUS)
     folder = component(HALF_CLIP, make)
     gate(folder, "zero shot", lambda: zero_shot(CLIPModel.from_pretrained(folder), *pictures), LEAST_ZERO_SHOT)
 
