@@ -41,7 +41,7 @@ def test_every_stage_pushes_its_folder_under_the_name_given(hub, world, tmp_path
     understanding, joint = tmp_path / "understanding", tmp_path / "joint"
     train_understanding.main(*stage1(world, understanding, **PUSHED, hub_model_id="ann/emotions"))
     expected = {"README.md", "config.json", "model.safetensors", "modeling_uniemo.py", "preprocessor_config.json"}
-    written = {"curves.png", "results.json", "results.md", "training_log.json", "training_arguments.json"}
+    written = {"curves.png", "results.json", "results.md", "training_log.json", "training.json"}
     assert files(hub, "ann/emotions") == expected | written
     card = ModelCard.load(understanding / "README.md")
     assert card.data.eval_results[0].metric_type == "accuracy" and "| num_scene_queries | `2` |" in card.text

@@ -227,9 +227,7 @@ def verdict(scores: dict[str, RowScores]) -> str:
     )
 
 
-def card_results(
-    understood: dict[str, UnderstandingScores], scores: dict[str, RowScores], split: str
-) -> list[Result]:
+def card_results(understood: dict[str, UnderstandingScores], scores: dict[str, RowScores], split: str) -> list[Result]:
     """The figures of model cards, and beside them those of what they are to be compared with."""
     seen = {"split": split, "task": "image-classification"}
     results = [

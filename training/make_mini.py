@@ -235,9 +235,7 @@ def document(target: Path = embedded.FOLDER) -> None:
         write_record(folder, replace(read_record(folder), arguments=stages))
     results = read_results(evaluation)
     write_results(target, results)
-    write_results(
-        target / "understanding", [result for result in results if result.task == "image-classification"]
-    )
+    write_results(target / "understanding", [result for result in results if result.task == "image-classification"])
     shutil.copyfile(evaluation / "contact_sheet_uniemo.jpg", target / CONTACT_SHEET)
 
 

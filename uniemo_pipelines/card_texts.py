@@ -127,7 +127,10 @@ TEXTUAL_INVERSION = CardText(
     ),
     usages=(card_usages.EMBEDDING, card_usages.COMPEL),
     intended="Pictures with a mood, for art, design and stories.",
-    limits=("`<awe>` is the emotion's mean: it evokes awe, but draws much the same picture each time.", *ADAPTER.limits),
+    limits=(
+        "`<awe>` is the emotion's mean: it evokes awe, but draws much the same picture each time.",
+        *ADAPTER.limits,
+    ),
     risks=(DARK_EMOTIONS, CULTURE),
     library="diffusers",
     task="text-to-image",
@@ -164,8 +167,6 @@ def for_xl(text: CardText) -> CardText:
         usages: tuple[Usage, ...] = (card_usages.EMBEDDING_XL,)
     else:
         kept = [usage for usage in text.usages if usage.title in ("diffusers", "transformers", "LoRA")]
-        usages = tuple(
-            replace(usage, code=usage.code.replace("UniEmoPipeline", "UniEmoXLPipeline")) for usage in kept
-        )
+        usages = tuple(replace(usage, code=usage.code.replace("UniEmoPipeline", "UniEmoXLPipeline")) for usage in kept)
     tags = tuple("stable-diffusion-xl" if tag == "stable-diffusion" else tag for tag in text.tags)
     return replace(text, usages=usages, tags=tags)
