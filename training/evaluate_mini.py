@@ -4,8 +4,9 @@
 
     python -m training.evaluate_mini --config training/configs/miniemoset.yaml
 
-Writes `evaluation.json`, `evaluation.md`, a contact sheet of each row, and `results.json` for model cards. The test split and the final judge, which
-took no part in training or tuning, are read once; settings are chosen before, by `choose_sampling`.
+Writes `evaluation.json`, `evaluation.md`, a contact sheet of each row, and `results.json` for model cards. The test
+split and the final judge, which took no part in training or tuning, are read once; settings are chosen before, by
+`choose_sampling`.
 
 Beside UniEmo stand real images, the base model prompted with the emotion's word (a floor), and prompted with captions
 drawn from P(attributes | emotion) (a rival that knows the truth).

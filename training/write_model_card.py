@@ -2,8 +2,8 @@
 
     python -m training.write_model_card
 
-Above the line `BY_HAND` everything is made from `uniemo_pipelines/mini` and the words of `uniemo_pipelines.card_texts`;
-what is below it stays.
+Above the line `BY_HAND` everything is made from `uniemo_pipelines/mini`, by `uniemo_pipelines.cards`; what is below it
+stays.
 """
 
 from pathlib import Path

@@ -27,7 +27,7 @@ _DATA = {
 
 
 def license_of(chosen: str | None, base: str | None) -> str | None:
-    """The metadata's licence: the author's choice, else that of a base which goes over; None where nothing is known."""
+    """The metadata's licence: the author's choice, else that of a base whose goes over, else None."""
     return chosen or CONDITIONED_BASES.get(base or "")
 
 

@@ -30,9 +30,9 @@ _REMOTE = (
 )
 _FAMILY = (
     "A repository's code can hold one pipeline class, so the others come with the package uniemo-pipelines: "
-    "`UniEmoImg2ImgPipeline`, `UniEmoInpaintPipeline`, `UniEmoControlNetPipeline`, and `UniEmoXLPipeline` for adapters "
-    "of Stable Diffusion XL. Like `UniEmoPipeline` itself, they run no code of the repository, take `token=`, and work "
-    "offline once all is downloaded; `from_pipe` goes from one to another."
+    "`UniEmoImg2ImgPipeline`, `UniEmoInpaintPipeline`, `UniEmoControlNetPipeline`, and `UniEmoXLPipeline` for what was "
+    "trained on Stable Diffusion XL. Like `UniEmoPipeline` itself, they run no code of the repository, take `token=`, "
+    "and work offline once all is downloaded; `from_pipe` goes from one to another."
 )
 _OFFLINE = (
     "Without the package, diffusers asks the Hub for the code even if all is in the cache. So where there is no "
@@ -175,7 +175,7 @@ from transformers import pipeline
 classify = pipeline("image-classification", model="{place}", trust_remote_code=True)
 print(classify("photo.jpg", top_k=8))
 """,
-    "`trust_remote_code` lets the code run that is in the folder; it needs no package beside transformers and PyTorch.",
+    "`trust_remote_code` lets the code run that is in the folder; it needs transformers and PyTorch alone.",
 )
 
 EMBEDDING = Usage(
