@@ -44,8 +44,8 @@ FACES = (
     "intends or is. Do not use it on people's faces for that."
 )
 DARK_EMOTIONS = (
-    "It makes pictures that are meant to evoke fear, disgust and anger as well as joy. They can distress people, and can "
-    "be used to manipulate them. Show them to nobody who does not expect them, and say that they were generated."
+    "It makes pictures that are meant to evoke fear, disgust and anger as well as joy. They can distress people, and "
+    "can be used to manipulate them. Show them to nobody who does not expect them, and say that they were generated."
 )
 MEASURED_ALIKE = "Figures hold for pictures like those that it was measured on."
 
@@ -122,8 +122,8 @@ PIPELINE = replace(
 TEXTUAL_INVERSION = CardText(
     title="emotions as textual inversions",
     summary=(
-        "An embedding for {base} for each of the emotions {emotions}, for every program that reads such embeddings. They "
-        "are taken from an adapter that was trained on {data}, after {paper}."
+        "An embedding for {base} for each of the emotions {emotions}, for every program that reads such embeddings. "
+        "They are taken from an adapter that was trained on {data}, after {paper}."
     ),
     usages=(card_usages.EMBEDDING, card_usages.COMPEL),
     intended="Pictures with a mood, for art, design and stories.",
