@@ -46,12 +46,12 @@ class Arguments:
 def test_the_arguments_that_differ_and_no_secrets(tmp_path):
     assert changed_arguments(Arguments("some/clip", "out")) == {"clip": "some/clip"}
     given = Arguments(str(tmp_path / "clip"), "out", rate=0.1, evaluate=False, hub_token="hf_x", push_to_hub=True)
-    given.templates = ["<emotion> | {scene}", "<emotion>"]
+    given.templates = ["<emotion> | {scene}", str(tmp_path / "more")]
     changed = changed_arguments(given)
-    assert changed == {"clip": "clip", "rate": 0.1, "evaluate": False, "templates": given.templates}
+    assert changed == {"clip": "clip", "rate": 0.1, "evaluate": False, "templates": ["<emotion> | {scene}", "more"]}
     tiny.save_understanding(tmp_path)
     text = card_of(tmp_path, "understanding", arguments={"understanding": changed}).text
-    assert "| rate | `0.1` |" in text and "| templates | `<emotion> \\| {scene}`, `<emotion>` |" in text
+    assert "| rate | `0.1` |" in text and "| templates | `<emotion> \\| {scene}`, `more` |" in text
     assert "hf_x" not in text
 
 

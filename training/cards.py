@@ -62,6 +62,8 @@ def _is_private(name: str) -> bool:
 def _without_path(value: Any) -> Any:
     if isinstance(value, Enum):
         return value.value
+    if isinstance(value, (list, tuple)):
+        return [_without_path(one) for one in value]
     if isinstance(value, (str, Path)) and (os.path.isabs(value) or os.path.exists(value)):
         return Path(value).name
     return value
