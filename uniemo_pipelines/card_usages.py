@@ -30,9 +30,9 @@ _REMOTE = (
 )
 _FAMILY = (
     "A repository's code can hold one pipeline class, so the others come with the package uniemo-pipelines: "
-    "`UniEmoImg2ImgPipeline`, `UniEmoInpaintPipeline`, `UniEmoControlNetPipeline`, and `UniEmoXLPipeline` for what "
-    "was trained on Stable Diffusion XL. Like `UniEmoPipeline` itself, they run no code of the repository, take "
-    "`token=`, and work offline once all is downloaded; `from_pipe` goes from one to another."
+    "`UniEmoImg2ImgPipeline`, `UniEmoInpaintPipeline`, `UniEmoControlNetPipeline` and, for Stable Diffusion XL, "
+    "`UniEmoXLPipeline`. Like `UniEmoPipeline` itself, they run no code of the repository, take `token=`, and work "
+    "offline once all is downloaded; `from_pipe` goes from one to another."
 )
 _OFFLINE = (
     "Without the package, diffusers asks the Hub for the code even if all is in the cache. So where there is no "
