@@ -20,7 +20,7 @@ from training.hub import publish
 from uniemo_pipelines import UniEmoPipeline, embedded
 from uniemo_pipelines.adapters_uniemo import ADAPTER_NAME, write_adapter
 from uniemo_pipelines.card_texts import PIPELINE
-from uniemo_pipelines.cards import make_card, write_card
+from uniemo_pipelines.cards import add_card, make_card, write_card
 from uniemo_pipelines.modeling_uniemo import EMOTIONS
 from uniemo_pipelines.textual_inversion_uniemo import export_textual_inversions
 from uniemo_pipelines.training_records import (
@@ -278,6 +278,46 @@ def test_records_go_along_with_a_model(tmp_path):
     (source / CONTACT_SHEET).write_bytes(b"sheet")
     copy_records(source, target)
     assert read_record(target) == RECORD and (target / CONTACT_SHEET).read_bytes() == b"sheet"
+
+
+# Of what was exported
+
+
+@pytest.fixture
+def source(tmp_path) -> Path:
+    """A trained adapter's folder, with all that can lie beside it."""
+    write_adapter(tmp_path / "run" / ADAPTER_NAME, tiny.fusion(), BASE)
+    limits, call = ["Red."], {"num_inference_steps": 4}
+    record = TrainingRecord(data="ann/emoset", license="mit", arguments={"joint": {}}, limits=limits, call=call)
+    write_record(tmp_path / "run", record)
+    write_results(tmp_path / "run", [Result(metric="coverage", split="test", value=0.5, pictures=10)])
+    (tmp_path / "run" / CONTACT_SHEET).write_bytes(b"sheet")
+    return tmp_path / "run"
+
+
+def test_an_exported_model_has_all_that_is_known_of_its_adapter(source, folder):
+    card = ModelCard.load(add_card(folder, source, "ann/emotions"))
+    assert (card.data.license, card.data.datasets) == ("mit", ["ann/emoset"])
+    draws, measured = card.data.pipeline_tag == "text-to-image", "textual_inversion" not in card.data.tags
+    assert card.data.base_model == (BASE if draws else None)
+    assert ((folder / CONTACT_SHEET).is_file(), "Red." in card.text) == (draws and measured,) * 2
+    assert ("| coverage |" in card.text) == bool(card.data.eval_results) == (draws and measured)
+    assert str(make_card(folder, "ann/emotions")) == str(card), "from what is beside it alone"
+
+
+def test_an_exported_understanding_model_has_its_own_record_where_there_is_one(source, tmp_path):
+    tiny.save_understanding(tmp_path / "model")
+    (source / "understanding").mkdir()
+    write_record(source / "understanding", TrainingRecord(base_model=CLIP, license="apache-2.0"))
+    card = ModelCard.load(add_card(tmp_path / "model", source))
+    assert (card.data.base_model, card.data.license) == (CLIP, "apache-2.0")
+
+
+def test_an_export_of_which_nothing_is_known_has_a_card_all_the_same(folder, tmp_path):
+    (tmp_path / "empty").mkdir()
+    card = ModelCard.load(add_card(folder, tmp_path / "empty"))
+    assert "tock base model" in card.text
+    assert "Its arguments are not known here." in card.text and "not named a licence" in card.text
 
 
 # What a reader copies

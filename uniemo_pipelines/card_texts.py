@@ -163,7 +163,7 @@ def with_several_vectors(text: CardText, count: int) -> CardText:
 
 def for_xl(text: CardText) -> CardText:
     """For adapters and textual inversions of Stable Diffusion XL."""
-    if text is TEXTUAL_INVERSION or "textual_inversion" in text.tags:
+    if "textual_inversion" in text.tags:
         usages: tuple[Usage, ...] = (card_usages.EMBEDDING_XL,)
     else:
         kept = [usage for usage in text.usages if usage.title in ("diffusers", "transformers", "LoRA")]

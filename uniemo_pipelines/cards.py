@@ -33,13 +33,16 @@ from .card_usages import Usage
 from .fusion_uniemo import EMOTIONS
 from .training_records import (
     CONTACT_SHEET,
+    RECORD,
     Result,
     TrainingRecord,
+    copy_records,
     hub_name,
     public_name,
     read_record,
     read_results,
     results_table,
+    write_record,
 )
 
 CARD = "README.md"
@@ -49,6 +52,7 @@ SHEETS = "validation"
 
 _BASE_LORA = "pytorch_lora_weights.safetensors"
 _EMBEDDING = f"{EMOTIONS[1]}.safetensors"
+_EMBEDDING_TAG = "textual_inversion"
 
 
 def write_card(folder: str | os.PathLike[str], name: str | None = None, text: CardText | None = None) -> Path:
@@ -95,6 +99,34 @@ def make_card(folder: str | os.PathLike[str], name: str | None = None, text: Car
     ]
     body = "\n\n".join(section for section in sections if section)
     return ModelCard(f"---\n{_metadata(text, record, results, name).to_yaml()}\n---\n\n{body}\n")
+
+
+def add_card(folder: str | os.PathLike[str], source: str | os.PathLike[str], name: str | None = None) -> Path:
+    """Write the card of an export, from what lies beside the adapter that it was made of; see `write_card`.
+
+    What holds for the export goes into its folder too: of textual inversions, which are not what was measured, no
+    figures, and of an understanding model the record in its own folder, where that has one.
+
+    Args:
+        folder: the export.
+        source: the folder of the adapter.
+        name: "owner/name" of the repository that it is for; the folder's name unless given.
+    """
+    folder, source = Path(folder), Path(source)
+    text = text_of(folder)
+    if text.task == UNDERSTANDING.task:
+        own = source / "understanding"
+        if (own / RECORD).is_file():
+            copy_records(own, folder)
+        else:
+            clip = json.loads(_header(source).get("chain") or "{}").get("clip")
+            write_record(folder, replace(read_record(source), base_model=clip, call={}, measured="", limits=()))
+    elif _EMBEDDING_TAG in text.tags:
+        write_record(folder, replace(_known(source), measured="", limits=()))
+    else:
+        copy_records(source, folder)
+        write_record(folder, _known(source))
+    return write_card(folder, name, text)
 
 
 def text_of(folder: Path) -> CardText:
