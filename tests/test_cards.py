@@ -305,6 +305,11 @@ def test_an_exported_model_has_all_that_is_known_of_its_adapter(source, folder):
     assert str(make_card(folder, "ann/emotions")) == str(card), "from what is beside it alone"
 
 
+def test_a_pipeline_on_another_base_names_that(source, tmp_path):
+    write_pipeline(tmp_path / "model")
+    assert ModelCard.load(add_card(tmp_path / "model", source, base_model="ann/base")).data.base_model == "ann/base"
+
+
 def test_an_exported_understanding_model_has_its_own_record_where_there_is_one(source, tmp_path):
     tiny.save_understanding(tmp_path / "model")
     (source / "understanding").mkdir()

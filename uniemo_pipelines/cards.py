@@ -111,6 +111,7 @@ def add_card(folder: str | os.PathLike[str], source: str | os.PathLike[str], nam
         folder: the export.
         source: the folder of the adapter.
         name: "owner/name" of the repository that it is for; the folder's name unless given.
+        base_model: of a pipeline on another base than the adapter was trained on.
     """
     folder, source = Path(folder), Path(source)
     text = text_of(folder)
@@ -125,7 +126,8 @@ def add_card(folder: str | os.PathLike[str], source: str | os.PathLike[str], nam
         write_record(folder, replace(_known(source), measured="", limits=()))
     else:
         copy_records(source, folder)
-        write_record(folder, _known(source))
+        known = _known(source)
+        write_record(folder, replace(known, base_model=base_model or known.base_model))
     return write_card(folder, name, text)
 
 
