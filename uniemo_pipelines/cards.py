@@ -101,7 +101,12 @@ def make_card(folder: str | os.PathLike[str], name: str | None = None, text: Car
     return ModelCard(f"---\n{_metadata(text, record, results, name).to_yaml()}\n---\n\n{body}\n")
 
 
-def add_card(folder: str | os.PathLike[str], source: str | os.PathLike[str], name: str | None = None) -> Path:
+def add_card(
+    folder: str | os.PathLike[str],
+    source: str | os.PathLike[str],
+    name: str | None = None,
+    base_model: str | None = None,
+) -> Path:
     """Write the card of an export, from what lies beside the adapter that it was made of; see `write_card`.
 
     What holds for the export goes into its folder too: of textual inversions, which are not what was measured, no
