@@ -20,8 +20,8 @@ _OWN_BASES = ("mini-stable-diffusion", "mini-clip")
 _DATA = {
     "miniemoset": "The data, MiniEmoSet: drawn by code of uniemo-pipelines, which is under `apache-2.0`.",
     "emoset": (
-        "The data, [EmoSet](https://github.com/JingyuanYY/EmoSet): its authors name no licence in its repository, and "
-        "its pictures come from social networks and from artists. Ask before any use beyond research."
+        "The data, [EmoSet](https://github.com/JingyuanYY/EmoSet): its authors name no licence in its repository; by "
+        "its paper it has pictures from social networks and artistic ones. Ask before any use beyond research."
     ),
 }
 
