@@ -162,10 +162,10 @@ def test_an_adapter_beside_its_model_keeps_all_but_the_space(tmp_path):
 def test_the_card_of_stage_two_stays(tmp_path):
     root = write_world(tmp_path)
     folder = write_folder_adapter(root / "adapter")
-    for name in ("README.md", "results.json", "training_arguments.json"):
+    for name in ("README.md", "results.json", "training.json"):
         (folder / name).write_text("stage 2")
     compute_emotion_space.main(*arguments_of(root, folder))
-    assert {(folder / name).read_text() for name in ("README.md", "training_arguments.json")} == {"stage 2"}
+    assert {(folder / name).read_text() for name in ("README.md", "training.json")} == {"stage 2"}
 
 
 @pytest.mark.parametrize("lora", [False, True])

@@ -25,6 +25,7 @@ from training.miniemoset.dataset import write_dataset
 from training.train_baseline import PlainClassifier, PlainClassifierConfig
 from uniemo_pipelines.adapters_uniemo import ADAPTER_NAME, write_adapter
 from uniemo_pipelines.fusion_uniemo import EMOTIONS
+from uniemo_pipelines.training_records import read_results
 
 
 def row_scores(accuracy: float = 0.8, variation: float = 0.15) -> RowScores:
@@ -76,6 +77,11 @@ def test_evaluation_writes_every_row_with_its_arguments_and_sheets(arguments: Ev
     assert content["understanding"]["uniemo"]["images"] == 96
     assert content["understanding"]["bayes"] == pytest.approx(0.8438, abs=1e-4)
     assert (output / "confusion.png").exists()
+    results = {(result.metric, result.of): result for result in read_results(output)}
+    assert len(results) == 9 and all(result.split == "test" for result in results.values())
+    found = content["generation"]["uniemo"]["scores"]["figures"]["total_variation"]["value"]
+    assert results["total_variation", None].value == found and results["coverage", "real pictures"].pictures == 48
+    assert results["accuracy", None].pictures == 96 and results["accuracy", "the best possible"].interval is None
     text = (output / "evaluation.md").read_text()
     assert all(name in text for name in evaluate_mini.ROWS.values())
     with Image.open(output / "contact_sheet_uniemo.jpg") as sheet:

@@ -10,10 +10,10 @@ import torch
 from hub_server import HubServer, User
 from PIL import Image
 
-from training.cards import CardContent, write_card
 from training.hub import publish
 from uniemo_pipelines import UniEmoPipeline
 from uniemo_pipelines.adapters_uniemo import ADAPTER_NAME, load_adapter, write_adapter
+from uniemo_pipelines.cards import write_card
 
 ROOT = Path(__file__).parents[1]
 
@@ -27,8 +27,7 @@ def hub(monkeypatch):
 
 def published(hub: HubServer, folder: Path) -> None:
     """As "ann/model", with a card, as a run does it."""
-    content = CardContent(kind="understanding", name="ann/model", base_model="some/clip", data="data", arguments={})
-    write_card(folder, content)
+    write_card(folder, "ann/model")
     hub.create("ann/model")
     publish(folder, "ann/model", token="secret")
 

@@ -9,9 +9,17 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from training import make_mini
-from training.make_mini import assemble, component, gate
+from training.make_mini import assemble, component, document, gate
 from uniemo_pipelines import UniEmoPipeline
 from uniemo_pipelines.adapters_uniemo import ADAPTER_NAME, write_adapter
+from uniemo_pipelines.training_records import (
+    Result,
+    TrainingRecord,
+    read_record,
+    read_results,
+    write_record,
+    write_results,
+)
 
 
 @pytest.fixture
@@ -91,3 +99,26 @@ def test_a_model_that_is_too_large_leaves_the_old_one(
     with pytest.raises(SystemExit, match="at most 0.001 MB"):
         assemble(tmp_path / "mini")
     assert (tmp_path / "mini" / "old").exists()
+
+
+def test_what_cards_are_made_from_is_new_and_the_authors_words_stay(runs: Path, tmp_path: Path) -> None:
+    write_parts(runs)
+    mini, words = tmp_path / "mini", {"about": "Small.", "license": "mit"}
+    for folder in (mini, mini / "understanding"):
+        folder.mkdir()
+        write_record(folder, TrainingRecord(arguments={"joint": {"rate": 1}}, base_model=f"of {folder.name}", **words))
+    for stage in ("understanding", "joint"):
+        (runs / stage).mkdir(exist_ok=True)
+        write_record(runs / stage, TrainingRecord(arguments={stage: {"rate": 2}}))
+    (runs / "evaluation").mkdir()
+    (runs / "evaluation" / "contact_sheet_uniemo.jpg").write_bytes(b"sheet")
+    tasks = ("image-classification", "text-to-image")
+    results = [Result(metric="figure", split="test", value=0.5, task=task) for task in tasks]
+    write_results(runs / "evaluation", results)
+    assemble(mini)
+    document(mini)
+    stages = {"understanding": {"rate": 2}, "joint": {"rate": 2}}
+    for folder in (mini, mini / "understanding"):
+        assert read_record(folder) == TrainingRecord(arguments=stages, base_model=f"of {folder.name}", **words)
+    assert read_results(mini) == results and read_results(mini / "understanding") == results[:1]
+    assert (mini / "contact_sheet.jpg").read_bytes() == b"sheet"

@@ -39,12 +39,14 @@ def files(hub, repository):
 
 def test_every_stage_pushes_its_folder_under_the_name_given(hub, world, tmp_path):
     understanding, joint = tmp_path / "understanding", tmp_path / "joint"
-    train_understanding.main(*stage1(world, understanding, **PUSHED, hub_model_id="ann/emotions"))
+    named = {"hub_model_id": "ann/emotions", "license": "mit"}
+    train_understanding.main(*stage1(world, understanding, **PUSHED, **named))
     expected = {"README.md", "config.json", "model.safetensors", "modeling_uniemo.py", "preprocessor_config.json"}
-    written = {"curves.png", "results.json", "results.md", "training_log.json", "training_arguments.json"}
+    written = {"curves.png", "results.json", "results.md", "training_log.json", "training.json"}
     assert files(hub, "ann/emotions") == expected | written
     card = ModelCard.load(understanding / "README.md")
-    assert card.data.eval_results[0].metric_type == "accuracy" and "| num_scene_queries | `2` |" in card.text
+    assert card.data.license == "mit" and card.data.eval_results[0].metric_type == "accuracy"
+    assert "| num_scene_queries | `2` |" in card.text
     assert "secret" not in "".join(path.read_text() for path in understanding.glob("*.[jm][sd]*"))
 
     train_joint.main(*stage2(world, understanding, joint, **PUSHED, num_train_epochs=1))  # named as the folder

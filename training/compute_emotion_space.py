@@ -21,13 +21,13 @@ from transformers import CLIPImageProcessorPil
 from uniemo_pipelines.adapters_uniemo import ADAPTER_NAME, UniEmoAdapter, read_adapter, write_adapter
 from uniemo_pipelines.loaders_uniemo import LoadedAdapter
 from uniemo_pipelines.modeling_uniemo import UniEmoUnderstandingModel
+from uniemo_pipelines.training_records import RESULTS
 
 from .cards import changed_arguments
 from .config import parse
 from .data import DataArguments, EvaluationTransform, PictureSample, open_split
 from .emotion_space import EmotionSpaceFit
 from .publishing import Place
-from .runs import RESULTS
 from .scripts import errors_in_one_line
 
 

@@ -44,6 +44,9 @@ class RunArguments(TrainingArguments):
         default=None,
         metadata={"help": "gigabytes that the run's checkpoints may take together, also while one is written"},
     )
+    license: str | None = field(
+        default=None, metadata={"help": "of the weights, for the model card: apache-2.0, creativeml-openrail-m, ..."}
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

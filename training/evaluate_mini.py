@@ -4,8 +4,9 @@
 
     python -m training.evaluate_mini --config training/configs/miniemoset.yaml
 
-Writes `evaluation.json`, `evaluation.md` and a contact sheet of each row. The test split and the final judge, which
-took no part in training or tuning, are read once; settings are chosen before, by `choose_sampling`.
+Writes `evaluation.json`, `evaluation.md`, a contact sheet of each row, and `results.json` for model cards. The test
+split and the final judge, which took no part in training or tuning, are read once; settings are chosen before, by
+`choose_sampling`.
 
 Beside UniEmo stand real images, the base model prompted with the emotion's word (a floor), and prompted with captions
 drawn from P(attributes | emotion) (a rival that knows the truth).
@@ -23,6 +24,7 @@ from tqdm import tqdm
 
 from uniemo_pipelines import UniEmoPipeline, embedded
 from uniemo_pipelines.adapters_uniemo import ADAPTER_NAME
+from uniemo_pipelines.training_records import Result, write_results
 
 from .backbones.reader import Reading, load_reader, read
 from .config import parse
@@ -226,6 +228,23 @@ def verdict(scores: dict[str, RowScores]) -> str:
     )
 
 
+def card_results(understood: dict[str, UnderstandingScores], scores: dict[str, RowScores], split: str) -> list[Result]:
+    """The figures of model cards, and beside them those of what they are to be compared with."""
+    seen = {"split": split, "task": "image-classification"}
+    results = [
+        Result(metric="accuracy", **asdict(model.figures["accuracy"]), pictures=model.images, of=of, **seen)
+        for model, of in ((understood["uniemo"], None), (understood["baseline"], "the tower without expert queries"))
+    ]
+    results.append(Result(metric="accuracy", value=bayes_accuracy(), of="the best possible", **seen))
+    for metric in ("emotion_accuracy", "total_variation", "coverage"):
+        for row, of in (("uniemo", None), ("real", "real pictures")):
+            found = scores[row].scores
+            estimate = (found.figures | found.spaces[JUDGE])[metric]
+            given = {"split": split, "pictures": found.images, "task": "text-to-image"}
+            results.append(Result(metric=metric, **asdict(estimate), of=of, **given))
+    return results
+
+
 def main(arguments: EvaluationArguments) -> None:
     """Evaluate, print the tables, and write them beside the arguments that they came from."""
     output = Path(arguments.output)
@@ -240,6 +259,7 @@ def main(arguments: EvaluationArguments) -> None:
     text = table(understood, scores)
     write_whole(output / "evaluation.md", text)
     draw_confusion({name: found.confusion for name, found in understood.items()}).savefig(output / "confusion.png")
+    write_results(output, card_results(understood, scores, arguments.split))
     write_json(output / "evaluation.json", content)
     print(text)
 

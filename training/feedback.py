@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from uniemo_pipelines.fusion_uniemo import EMOTIONS
+from uniemo_pipelines.training_records import RESULTS
 
 from .config import parse
 from .files import write_whole
-from .runs import RESULTS
 from .scripts import errors_in_one_line
 from .tasks import Task, run_tasks, script
 

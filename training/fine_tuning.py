@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 from transformers import CLIPImageProcessorPil
 
+from uniemo_pipelines.training_records import Result
+
 from .config import SelectingRunArguments
 from .data import (
     DataArguments,
@@ -20,7 +22,7 @@ from .data import (
 )
 from .engine import Batch, Losses, ParameterGroup, StageTrainer
 from .metrics import wilson_interval
-from .reports import Record, Result
+from .reports import Record
 from .runs import Run
 
 

@@ -5,12 +5,13 @@
 Hours on two cores. Every component leaves its result in a folder of its own in `runs/mini`, with the figures of its
 gate in `gate.json`. What is there is not made again, so the command goes on where it stopped; to make a component
 anew, remove its folder and those of what stands on it. One that misses its gate ends the run. At the end the model is
-in `uniemo_pipelines/mini` and its evaluation in `runs/mini/evaluation`.
+in `uniemo_pipelines/mini`, with what its model cards are made from, and its evaluation in `runs/mini/evaluation`.
 """
 
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,14 @@ from transformers import CLIPImageProcessorPil, CLIPModel
 
 from uniemo_pipelines import UniEmoUnderstandingModel, embedded
 from uniemo_pipelines.adapters_uniemo import ADAPTER_NAME, read_adapter, write_adapter
+from uniemo_pipelines.training_records import (
+    CONTACT_SHEET,
+    copy_records,
+    read_record,
+    read_results,
+    write_record,
+    write_results,
+)
 
 from . import choose_sampling, evaluate_mini, train_baseline, train_joint, train_understanding
 from .backbones import gates
@@ -209,11 +218,25 @@ def assemble(target: Path = embedded.FOLDER) -> None:
         code.unlink()
     for config in (*partial.rglob("config.json"), *partial.rglob("model_index.json")):
         tidy_config(config)
+    for folder in (".", "understanding"):
+        copy_records(target / folder, partial / folder)  # in which its author's words stay
     size = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file()) / 1e6
     if size > MEGABYTES:
         raise SystemExit(f"Expected an embedded model of at most {MEGABYTES} MB, found {size:.1f} MB in {partial}.")
     shutil.rmtree(target, ignore_errors=True)
     partial.rename(target)
+
+
+def document(target: Path = embedded.FOLDER) -> None:
+    """Write what model cards are made from beside the embedded model: arguments, figures, contact sheet."""
+    evaluation = RUNS / "evaluation"
+    stages = {**read_record(RUNS / "understanding").arguments, **read_record(RUNS / "joint").arguments}
+    for folder in (target, target / "understanding"):
+        write_record(folder, replace(read_record(folder), arguments=stages))
+    results = read_results(evaluation)
+    write_results(target, results)
+    write_results(target / "understanding", [result for result in results if result.task == "image-classification"])
+    shutil.copyfile(evaluation / "contact_sheet_uniemo.jpg", target / CONTACT_SHEET)
 
 
 def tidy_config(config: Path) -> None:
@@ -247,6 +270,7 @@ def main() -> None:
         choose_sampling.main(parse(choose_sampling.SamplingArguments, "choose_sampling", ["--config", CONFIG]))
     if not (RUNS / "evaluation" / "evaluation.json").exists():  # the test split and the final judge are read once
         evaluate_mini.main(parse(evaluate_mini.EvaluationArguments, "evaluate_mini", ["--config", CONFIG]))
+    document()
 
 
 if __name__ == "__main__":

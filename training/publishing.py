@@ -1,17 +1,19 @@
 """A stage from its first step to its place on the Hub."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from accelerate import PartialState
 
-from .cards import CardContent, Kind, changed_arguments, write_card
+from uniemo_pipelines.cards import write_card
+from uniemo_pipelines.training_records import TrainingRecord, write_record
+
+from .cards import Kind, changed_arguments, run_text
 from .config import RunArguments
 from .data import DataArguments
 from .hub import check_publishing, publish
-from .reports import Result
-from .runs import Run, open_run, write_json
+from .runs import Run, open_run
 
 
 class Publishing(Protocol):
@@ -42,22 +44,17 @@ class Place:
             self.name = check_publishing(repository, token=self.token, private=arguments.hub_private_repo)
 
     def fill(
-        self,
-        kind: Kind,
-        base_model: str | None,
-        data: str,
-        arguments: Mapping[str, Any],
-        results: Sequence[Result] = (),
+        self, kind: Kind, base_model: str | None, data: str, arguments: Mapping[str, Any], license: str | None = None
     ) -> None:
-        """Write the folder's card and push the folder, if it is to be pushed.
+        """Write how the folder was made, and its card, and push it if it is to be pushed.
 
         Raises:
             PublishingError: the Hub did not take it; all is saved.
         """
         if PartialState().is_main_process:
-            write_json(self.folder / "training_arguments.json", arguments)  # those that differ from their defaults
-            given = {"kind": kind, "name": self.name, "base_model": base_model, "data": data}
-            write_card(self.folder, CardContent(**given, arguments=arguments, results=results))
+            record = TrainingRecord(base_model=base_model, data=data, arguments={kind: arguments}, license=license)
+            write_record(self.folder, record)
+            write_card(self.folder, self.name, run_text(self.folder, kind))
         self.push()
 
     def push(self) -> None:
@@ -100,4 +97,4 @@ def carry_out(
         work(run)
     PartialState().wait_for_everyone()
     changed = changed_arguments(data) | changed_arguments(arguments) | changed_arguments(training)
-    place.fill(kind, base_model, data.data, changed, run.results)
+    place.fill(kind, base_model, data.data, changed, training.license)

@@ -1,34 +1,15 @@
-"""What a run leaves for people: curves of its losses, and a table of its results."""
+"""What a run leaves for people: curves of its losses, and their last means."""
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
-CURVES = "curves.png"
+from uniemo_pipelines.training_records import Result
+
 UNLIKE_LOSSES = ("step", "epoch", "learning_rate", "grad_norm")
 Record = Mapping[str, float]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """A measured figure.
-
-    Attributes:
-        metric: what was measured, "accuracy" say.
-        split: of the data, on which.
-        value: as measured.
-        interval: the ends of its 95 % interval, if known.
-        pictures: how many it was measured on, if that matters.
-    """
-
-    metric: str
-    split: str
-    value: float
-    interval: tuple[float, float] | None = None
-    pictures: int | None = None
 
 
 def draw_curves(log: Sequence[Record], path: Path) -> None:
@@ -61,18 +42,6 @@ def running_mean(values: Sequence[float], share: float = 0.02) -> list[float]:
     for value in values[1:]:
         means.append(means[-1] + rate * (value - means[-1]))
     return means
-
-
-def results_table(results: Sequence[Result]) -> str:
-    """Figures as Markdown."""
-    if not results:
-        return "Nothing was measured."
-    lines = ["| figure | split | value | 95 % interval | pictures |", "|---|---|---|---|---|"]
-    for result in results:
-        interval = "{:.4f} to {:.4f}".format(*result.interval) if result.interval else ""
-        count = "" if result.pictures is None else f"{result.pictures:,}"
-        lines.append(f"| {result.metric} | {result.split} | {result.value:.5g} | {interval} | {count} |")
-    return "\n".join(lines)
 
 
 def final_losses(log: Sequence[Record], split: str, share: float = 0.1) -> list[Result]:

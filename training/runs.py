@@ -15,11 +15,14 @@ from typing import Any
 
 from transformers.trainer_utils import sort_checkpoints
 
+from uniemo_pipelines.cards import CURVES
+from uniemo_pipelines.training_records import RESULTS, Result, read_results, results_table, write_results
+
 from .config import RunArguments
 from .files import write_whole
-from .reports import CURVES, Record, Result, draw_curves, results_table
+from .reports import Record, draw_curves
 
-ARGUMENTS, RESULTS, LOG, WHOLE = "arguments.json", "results.json", "training_log.json", "whole"
+ARGUMENTS, LOG, WHOLE = "arguments.json", "training_log.json", "whole"
 FIRST_SPACE = "first_emotion_space.safetensors"
 
 # The arguments of transformers' own that decide a run's numbers; all of ours do, but for those that say how to read.
@@ -47,14 +50,14 @@ class Run:
     @property
     def results(self) -> list[Result]:
         """The figures of a finished run."""
-        return [Result(**result) for result in json.loads((self.folder / RESULTS).read_text(encoding="utf-8"))]
+        return read_results(self.folder)
 
     def finish(self, results: Sequence[Result], log: Sequence[Record]) -> None:
         """Write results, log and curves, and print the table; results last, for they say that the run is finished."""
         write_json(self.folder / LOG, log)
         draw_curves(log, self.folder / CURVES)
         (self.folder / "results.md").write_text(results_table(results) + "\n", encoding="utf-8")
-        write_json(self.folder / RESULTS, [asdict(result) for result in results])
+        write_results(self.folder, results)
         print(results_table(results))
 
     def last_checkpoint(self) -> str | None:
