@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import hf_hub_download, list_repo_files
+from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.errors import RemoteEntryNotFoundError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -224,7 +224,7 @@ def find_adapter(
         path = path / (subfolder or "")
         if (path / weight_name).is_file():
             return path / weight_name
-        _refuse_pickles([file.name for file in path.iterdir()] if path.is_dir() else [], weight_name, path)
+        refuse_pickles([file.name for file in path.iterdir()] if path.is_dir() else [], weight_name, path)
         raise FileNotFoundError(f"Expected an adapter file '{weight_name}' in {path}, found none; give weight_name.")
     if not is_repository(os.fspath(location)):
         raise FileNotFoundError(f"Expected an adapter's file, folder or repository, found nothing at '{location}'.")
@@ -236,8 +236,8 @@ def _fetched(repository: str, weight_name: str, subfolder: str | None, **hub: An
         try:
             path = Path(hf_hub_download(repository, weight_name, subfolder=subfolder, **hub))
         except RemoteEntryNotFoundError as error:
-            there = list_repo_files(repository, revision=hub.get("revision"), token=hub.get("token"))
-            _refuse_pickles(there, weight_name, repository)
+            there = HfApi(token=hub.get("token")).list_repo_files(repository, revision=hub.get("revision"))
+            refuse_pickles(there, weight_name, repository)
             error.add_note(
                 f"Give weight_name or subfolder; a full pipeline is loaded by from_pretrained('{repository}')."
             )
@@ -246,7 +246,8 @@ def _fetched(repository: str, weight_name: str, subfolder: str | None, **hub: An
     return path
 
 
-def _refuse_pickles(files: Iterable[str], weight_name: str, place: str | os.PathLike[str]) -> None:
+def refuse_pickles(files: Iterable[str], weight_name: str, place: str | os.PathLike[str]) -> None:
+    """Raises ValueError where a pickle is among the files in the place of the one that is missing."""
     pickles = [file for file in sorted(files) if Path(file).stem == Path(weight_name).stem and file.endswith(_PICKLES)]
     if pickles:
         raise ValueError(

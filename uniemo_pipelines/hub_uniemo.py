@@ -1,4 +1,4 @@
-"""Places on the Hub: what a file that was fetched names beside it, whether it arrived whole, what to do where it did not."""
+"""What came from the Hub: which places it names, whether it is whole, and what to do where it did not come."""
 
 import hashlib
 import os

@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from diffusers import DiffusionPipeline
-from huggingface_hub import CommitInfo, create_repo
+from diffusers.utils import SAFETENSORS_WEIGHTS_NAME
+from huggingface_hub import CommitInfo, HfApi
 
-from .adapters_uniemo import ADAPTER_NAME, write_adapter
+from .adapters_uniemo import ADAPTER_NAME, refuse_pickles, write_adapter
 from .fusion_uniemo import UniEmoFusionModel
 from .hub_uniemo import advice
 from .loaders_uniemo import LoadedAdapter, UniEmoLoaderMixin, logger
@@ -75,7 +76,7 @@ class UniEmoSavingMixin(UniEmoLoaderMixin):
         with self._hidden_tokens():
             super().save_pretrained(os.fspath(save_directory), *options, use_flashpack=use_flashpack)
         if push_to_hub:
-            self._upload_folder(save_directory, repo_id, **hub_arguments)
+            _publish(save_directory, repo_id, **hub_arguments)
 
     def push_to_hub(
         self,
@@ -88,18 +89,18 @@ class UniEmoSavingMixin(UniEmoLoaderMixin):
         variant: str | None = None,
         subfolder: str | None = None,
     ) -> CommitInfo:
-        """Upload what `save_pretrained` writes, as diffusers' own but without its generic card."""
+        """Upload what `save_pretrained` writes; as diffusers' own, but without its generic card."""
         hub = {"commit_message": commit_message, "private": private, "token": token, "create_pr": create_pr}
         repo_id = _create(repo_id, hub)
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, safe_serialization, variant)
-            return self._upload_folder(folder, repo_id, subfolder=subfolder, **hub)
+            return _publish(folder, repo_id, subfolder=subfolder, **hub)
 
     def push_uniemo_to_hub(
         self,
         repo_id: str,
         adapter_name: str | None = None,
-        commit_message: str | None = "Upload UniEmo adapter",
+        commit_message: str | None = None,
         private: bool | None = None,
         token: str | None = None,
         create_pr: bool = False,
@@ -116,7 +117,7 @@ class UniEmoSavingMixin(UniEmoLoaderMixin):
         repo_id = _create(repo_id, hub)
         with tempfile.TemporaryDirectory() as folder:
             write_adapter_repository(folder, adapter, type(self), self._base_name(adapter))
-            return self._upload_folder(folder, repo_id, **hub)
+            return _publish(folder, repo_id, **hub)
 
     # -- what diffusers asks
 
@@ -129,12 +130,18 @@ class UniEmoSavingMixin(UniEmoLoaderMixin):
         return content
 
     @classmethod
-    def load_config(cls, *args: Any, **kwargs: Any) -> Any:
-        """As diffusers' own, with the fusion model's class that this one was imported with."""
-        loaded = super().load_config(*args, **kwargs)
+    def load_config(cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
+        """As diffusers' own, with the fusion model's class that this one was imported with.
+
+        Raises:
+            ValueError: the fusion model is a pickle.
+        """
+        with advice(pretrained_model_name_or_path):
+            loaded = super().load_config(pretrained_model_name_or_path, *args, **kwargs)
         content = loaded[0] if isinstance(loaded, tuple) else loaded
         if (content.get("fusion") or [None])[0] is not None:
             content["fusion"] = [UniEmoFusionModel.__module__, UniEmoFusionModel.__name__]
+            _refuse_pickled(Path(pretrained_model_name_or_path, "fusion"))
         return loaded
 
     def save_config(self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **kwargs: Any) -> None:
@@ -223,6 +230,13 @@ def _file_of(kind: type) -> Path:
     return Path(sys.modules[kind.__module__].__file__)
 
 
+def _refuse_pickled(fusion: Path) -> None:
+    """Said here, for diffusers would look for pickles of the other components too, and miss those instead."""
+    files = [file.name for file in fusion.glob("*")]
+    if not any(name.endswith(".safetensors") for name in files):
+        refuse_pickles(files, SAFETENSORS_WEIGHTS_NAME, fusion)
+
+
 def _understanding_entries(folder: Path) -> dict[str, Any]:
     """Where the understanding model is, and that a pipeline's download leaves it there."""
     files = sorted(f"{UNDERSTANDING}/{file.name}" for file in (folder / UNDERSTANDING).iterdir())
@@ -231,5 +245,27 @@ def _understanding_entries(folder: Path) -> dict[str, Any]:
 
 def _create(repo_id: str, hub: dict[str, Any]) -> str:
     """A repository's full name; made if there is none. What is for that alone is taken out of the arguments."""
+    if "." in repo_id:
+        logger.warning(f"diffusers cannot run the code of a repository with a dot in its name: '{repo_id}'.")
+    api = HfApi(token=hub.get("token"))
     with advice(repo_id):
-        return create_repo(repo_id, private=hub.pop("private", None), token=hub.get("token"), exist_ok=True).repo_id
+        return api.create_repo(repo_id, private=hub.pop("private", None), exist_ok=True).repo_id
+
+
+def _publish(
+    directory: str | os.PathLike[str],
+    repo_id: str,
+    token: str | None = None,
+    commit_message: str | None = None,
+    create_pr: bool = False,
+    subfolder: str | None = None,
+) -> CommitInfo:
+    """Upload a folder, with the README.md that is in it; all that is published from Python goes through here."""
+    with advice(repo_id):
+        return HfApi(token=token).upload_folder(
+            repo_id=repo_id,
+            folder_path=directory,
+            path_in_repo=subfolder,
+            commit_message=commit_message or "Upload UniEmo",
+            create_pr=create_pr,
+        )
