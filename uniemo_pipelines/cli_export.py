@@ -33,7 +33,7 @@ def export(
     adapter: Annotated[
         str | None, typer.Option(help="UniEmo adapter file, folder or Hub repository instead of the embedded one.")
     ] = None,
-    half: Annotated[bool, typer.Option("--half", help="For --hub-repo: weights in half precision.")] = False,
+    half: Annotated[bool, typer.Option("--half", help="For --hub-repo: Stable Diffusion in half precision.")] = False,
     vectors: Annotated[
         int,
         typer.Option(

@@ -112,9 +112,14 @@ class LoadedAdapter:
         return self.understands and self.chain is None and not on_hub
 
     def save_understanding(self, directory: Path) -> None:
-        """Write the understanding model and its image processor into a folder; of the type that they are stored in
-        where they have to be fetched."""
+        """Write the understanding model, fetched for it if need be, and its image processor into a folder.
+
+        Raises:
+            ValueError: there is none, or it was set by hand with a LoRA adapter on it, which alone would be saved.
+        """
         model = self._fetched() if self.model is None else self.model
+        if getattr(model, "peft_config", None):
+            raise ValueError("Expected a plain understanding model, found LoRA on it; call its merge_adapter() first.")
         model.save_pretrained(directory)
         self.understanding_processor().save_pretrained(directory)
 
