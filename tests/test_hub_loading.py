@@ -1,5 +1,6 @@
 """Each kind of repository, pushed by the real client and loaded by name in a fresh process without this package."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -190,42 +191,43 @@ assert same(draw(pipe)) and pipe.understand("photo.png")[0].probabilities == exp
 # Adapters
 
 
-def push(name: str, folder: Path) -> None:
-    HfApi(token="secret").create_repo(name, exist_ok=True)
-    HfApi(token="secret").upload_folder(repo_id=name, folder_path=folder)
-
-
 @pytest.mark.slow
-def test_an_adapter_and_textual_inversions_arrive_on_a_stock_base(hub, pipe, tmp_path):
+def test_what_the_readme_says_about_the_hub_works(hub, pipe, tmp_path):
+    """A pipeline, an adapter and textual inversions on a stock base, without our package."""
+    hub.users["yours"] = User("you")
+    pipe.push_to_hub("you/uniemo", token="yours")
+    pipe.push_uniemo_to_hub("you/adapter", token="yours")
     StableDiffusionPipeline(**tiny.stable_diffusion()).save_pretrained(tmp_path / "base")
-    push("ann/base", tmp_path / "base")
-    pipe.push_uniemo_to_hub("ann/model", token="secret")
     export_textual_inversions(pipe.fusion, tmp_path / "embeddings")
-    push("ann/model", tmp_path / "embeddings")
+    for name, folder in (("you/base", "base"), ("you/adapter", "embeddings")):
+        HfApi(token="yours").create_repo(name, exist_ok=True)
+        HfApi(token="yours").upload_folder(repo_id=name, folder_path=tmp_path / folder)
     save_xl(tmp_path / "xl")
     like_photo = draw(pipe, None, emotion_image=save_photo(tmp_path))
     expect(pipe, tmp_path, like_photo=like_photo, mean=pipe.encode_emotion("a cat", "awe", emotion_variation=0)[0])
-    script = """
-from diffusers import DiffusionPipeline, StableDiffusionPipeline
+    [readme] = re.findall(r"```py\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    imports, whole, adapted, inverted = readme.split("\n\n")
+    script = f"""
+{imports}
+{whole}
+assert image.size == (32, 32) and same(draw(pipe))
 
-pipe = DiffusionPipeline.from_pretrained("ann/base", custom_pipeline="ann/model", trust_remote_code=True)
-pipe.load_uniemo("ann/model")
-assert same(draw(pipe)) and fetched("ann/model") == []
+{adapted}
+assert same(draw(pipe)) and fetched("you/adapter") == []
 assert np.array_equal(draw(pipe, None, emotion_image="photo.png"), expected["like_photo"])
-assert "model.safetensors" in fetched("ann/model")
+assert "model.safetensors" in fetched("you/adapter")
 
 pipe.save_uniemo("copy")
 pipe.unload_uniemo()
 pipe.load_uniemo("copy")
-pipe.load_uniemo("ann/model", adapter_name="cached", local_files_only=True)
+pipe.load_uniemo("you/adapter", adapter_name="cached", local_files_only=True)
 assert pipe.understand("photo.png")[0].probabilities == expected["probabilities"]
 pipe.save_pretrained("whole")
-whole = DiffusionPipeline.from_pretrained("whole", trust_remote_code=True)
-assert same(draw(whole)) and whole.understand("photo.png")[0].probabilities == expected["probabilities"]
+again = DiffusionPipeline.from_pretrained("whole", trust_remote_code=True)
+assert same(draw(again)) and again.understand("photo.png")[0].probabilities == expected["probabilities"]
 
-stock = StableDiffusionPipeline.from_pretrained("ann/base")
-stock.load_textual_inversion("ann/model", weight_name="awe.safetensors")
-torch.testing.assert_close(stock.encode_prompt("<awe> a cat", "cpu", 1, False)[0], expected["mean"])
+{inverted}
+torch.testing.assert_close(pipe.encode_prompt("<awe> a cat", "cpu", 1, False)[0], expected["mean"])
 
 xl = DiffusionPipeline.from_pretrained("xl", trust_remote_code=True)
 assert type(xl).__name__ == "UniEmoXLPipeline" and draw(xl, None, emotion="awe").shape == expected["images"].shape
