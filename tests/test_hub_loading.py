@@ -133,6 +133,9 @@ half = DiffusionPipeline.from_pretrained("second", dtype=torch.float16, trust_re
 assert {half.unet.dtype, half.fusion.dtype} == {torch.float16}
 assert np.array_equal(draw(half.to(torch.float32)), expected["half"])
 
+pipe.save_pretrained("variant", variant="fp16")
+assert same(draw(DiffusionPipeline.from_pretrained("variant", variant="fp16", trust_remote_code=True)))
+
 install()
 from uniemo_pipelines import UniEmoPipeline
 ours = UniEmoPipeline.from_pretrained("second")

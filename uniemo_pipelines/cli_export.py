@@ -33,7 +33,6 @@ def export(
     adapter: Annotated[
         str | None, typer.Option(help="UniEmo adapter file, folder or Hub repository instead of the embedded one.")
     ] = None,
-    half: Annotated[bool, typer.Option("--half", help="For --hub-repo: Stable Diffusion in half precision.")] = False,
     vectors: Annotated[
         int,
         typer.Option(
@@ -65,8 +64,8 @@ def export(
     repositories = [folder for folder in (hub_repo, adapter_repo, understanding) if folder is not None]
     if not repositories and textual_inversion is None:
         raise ValueError("name what to export: --hub-repo, --adapter-repo, --understanding or --textual-inversion.")
-    if hub_repo is None and (model is not None or half):
-        raise ValueError(f"expected --hub-repo with {'--half' if model is None else '--model'}, found none.")
+    if hub_repo is None and model is not None:
+        raise ValueError("expected --hub-repo with --model, found none.")
     if len(set(repositories)) < len(repositories):
         raise ValueError(f"expected a folder of its own for each repository, found {repositories[0]} twice.")
     for folder in repositories:
@@ -76,11 +75,9 @@ def export(
 
     source = adapter or embedded.existing(embedded.ADAPTER)
     if hub_repo is not None:
-        import torch
-
         base = model or embedded.existing(embedded.STABLE_DIFFUSION)
         with whole_weights(base):
-            exporting.export_pipeline(hub_repo, base, source, torch.float16 if half else torch.float32)
+            exporting.export_pipeline(hub_repo, base, source)
     if adapter_repo is not None:
         exporting.export_adapter(adapter_repo, source)
     if understanding is not None:

@@ -20,21 +20,20 @@ from .saving_uniemo import write_adapter_repository
 CARD = "README.md"
 
 
-def export_pipeline(directory: Path, base: str, adapter: str, dtype: torch.dtype = torch.float32) -> None:
+def export_pipeline(directory: Path, base: str, adapter: str) -> None:
     """Write a whole pipeline: a Stable Diffusion, the adapter on it, what understands images, and the code for them.
 
     Args:
         directory: the folder, new or empty.
         base: folder or repository of the Stable Diffusion.
         adapter: file, folder or repository of the adapter.
-        dtype: of the base's and the fusion model's weights.
 
     Raises:
         ValueError: the adapter is refused, or is for another base.
         OSError: a model is not there, or cannot be fetched.
     """
     path = find_adapter(adapter)
-    pipe = pipeline_class(base).from_pretrained(base, dtype=dtype)
+    pipe = pipeline_class(base).from_pretrained(base, dtype=torch.float32)
     pipe.load_uniemo(path)
     with whole_folder(directory) as folder:
         pipe.save_pretrained(folder)
