@@ -1,6 +1,5 @@
 """Model cards: true metadata, nothing private in them, and code that runs as it stands."""
 
-import json
 import re
 import shutil
 import subprocess
@@ -19,11 +18,11 @@ from huggingface_hub.repocard_data import eval_results_to_model_index, model_ind
 from training.hub import publish
 from uniemo_pipelines import UniEmoPipeline, embedded
 from uniemo_pipelines.adapters_uniemo import ADAPTER_NAME, write_adapter
-from uniemo_pipelines.card_texts import PIPELINE
-from uniemo_pipelines.cards import add_card, make_card, write_card
+from uniemo_pipelines.card_texts_uniemo import PIPELINE
+from uniemo_pipelines.cards_uniemo import add_card, make_card, write_card
 from uniemo_pipelines.modeling_uniemo import EMOTIONS
 from uniemo_pipelines.textual_inversion_uniemo import export_textual_inversions
-from uniemo_pipelines.training_records import (
+from uniemo_pipelines.training_records_uniemo import (
     CONTACT_SHEET,
     Result,
     TrainingRecord,
@@ -57,27 +56,18 @@ def write_adapter_repository(folder: Path) -> None:
 
 
 def write_pipeline(folder: Path) -> None:
-    """As the full repository has it, but that its code is the package's."""
+    """The full repository."""
     write_adapter_folder(folder)
     pipe = UniEmoPipeline(**tiny.stable_diffusion())
     pipe.load_uniemo(folder)
     pipe.save_pretrained(folder)
     (folder / ADAPTER_NAME).unlink()
-    index = json.loads((folder / "model_index.json").read_text())
-    index["_class_name"] = ["pipeline", "UniEmoPipeline"]
-    (folder / "model_index.json").write_text(json.dumps(index))
-    write_pipeline_code(folder)
 
 
 def write_embeddings(folder: Path) -> None:
     export_textual_inversions(tiny.fusion(), folder)
 
 
-FROM_A_REPOSITORY = pytest.mark.xfail(
-    strict=True,
-    raises=subprocess.CalledProcessError,
-    reason="the installed classes do not read a repository with code yet",
-)
 FOLDERS = {
     "understanding": write_understanding,
     "adapter": write_adapter_folder,
@@ -350,7 +340,7 @@ def test_code_for_an_adapter(here, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["adapter repository", pytest.param("pipeline", marks=FROM_A_REPOSITORY)])
+@pytest.mark.parametrize("kind", ["adapter repository", "pipeline"])
 def test_code_for_what_is_loaded_from_the_hub(hub, here, kind):
     """As it stands, in a fresh process with an empty cache."""
     FOLDERS[kind](here / "model")

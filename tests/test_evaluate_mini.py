@@ -25,7 +25,7 @@ from training.miniemoset.dataset import write_dataset
 from training.train_baseline import PlainClassifier, PlainClassifierConfig
 from uniemo_pipelines.adapters_uniemo import ADAPTER_NAME, write_adapter
 from uniemo_pipelines.fusion_uniemo import EMOTIONS
-from uniemo_pipelines.training_records import read_results
+from uniemo_pipelines.training_records_uniemo import read_results
 
 
 def row_scores(accuracy: float = 0.8, variation: float = 0.15) -> RowScores:

@@ -1,4 +1,4 @@
-"""Emotions as textual inversions: what is in the files, that stock diffusers reads them, and what is refused."""
+"""Exports: textual inversions (what is in the files, that stock diffusers reads them), and the command."""
 
 from pathlib import Path
 
@@ -9,7 +9,13 @@ from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from uniemo_pipelines import EMOTIONS, UniEmoFusionModel, UniEmoPipeline, UniEmoXLPipeline
+from uniemo_pipelines import (
+    EMOTIONS,
+    UniEmoFusionModel,
+    UniEmoPipeline,
+    UniEmoUnderstandingModel,
+    UniEmoXLPipeline,
+)
 from uniemo_pipelines.adapters_uniemo import write_adapter
 from uniemo_pipelines.cli import app
 from uniemo_pipelines.textual_inversion_uniemo import emotion_vectors, export_textual_inversions
@@ -179,7 +185,12 @@ def test_the_command_writes_the_files_beside_others_and_names_them(uniemo, tmp_p
         (("--textual-inversion", "new", "--vectors", str(BANK + 2)), (f"from 1 to {BANK + 1}", f"found {BANK + 2}")),
         (("--textual-inversion", "new", "--adapter", "nowhere.safetensors"), ("nowhere.safetensors",)),
         (("--textual-inversion", "new", "--adapter", "full/awe.safetensors"), ("full/awe.safetensors",)),
-        ((), ("--textual-inversion",)),
+        ((), ("--hub-repo", "--adapter-repo", "--understanding", "--textual-inversion")),
+        (("--hub-repo", "full"), ("full", "new or an empty folder")),
+        (("--adapter-repo", "new", "--understanding", "new"), ("new", "twice")),
+        (("--adapter-repo", "new", "--model", "base"), ("--hub-repo",)),
+        (("--hub-repo", "new", "--model", "nowhere"), ("nowhere",)),
+        (("--understanding", "new"), ("names its understanding model",)),
     ],
 )
 def test_bad_requests_are_refused_in_one_line_and_write_nothing(uniemo, tmp_path, arguments, words):
@@ -193,3 +204,23 @@ def test_bad_requests_are_refused_in_one_line_and_write_nothing(uniemo, tmp_path
     for word in words:
         assert word in result.stderr
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_command_writes_repositories_that_load(uniemo, tmp_path):
+    tiny.save_understanding(tmp_path / "understanding")
+    write_adapter(tmp_path / "adapter.safetensors", tiny.fusion(), understanding=tmp_path / "understanding")
+    StableDiffusionPipeline(**tiny.stable_diffusion()).save_pretrained(tmp_path / "base")
+    written = ["--hub-repo", "whole", "--adapter-repo", "small", "--understanding", "classifier"]
+    result = uniemo(*written, "--model", "base", "--textual-inversion", "small")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.split()[:3] == ["whole", "small", "classifier"] and result.stderr.count(" MB") == 3
+    whole = UniEmoPipeline.from_pretrained("whole")
+    small = UniEmoPipeline(**tiny.stable_diffusion())
+    small.load_uniemo("small")
+    assert embeddings(whole, "<awe>").equal(embeddings(small, "<awe>"))
+    classifier = UniEmoUnderstandingModel.from_pretrained("classifier")
+    for pipe in (whole, small):
+        assert pipe.understanding_model.classifier[0].weight.equal(classifier.classifier[0].weight)
+    assert (tmp_path / "small" / "awe.safetensors").is_file()
+    again = uniemo(*written, "--model", "base")
+    assert again.exit_code == 2 and "whole: expected a new or an empty folder" in again.stderr

@@ -12,7 +12,7 @@ from training import make_mini
 from training.make_mini import assemble, component, document, gate
 from uniemo_pipelines import UniEmoPipeline
 from uniemo_pipelines.adapters_uniemo import ADAPTER_NAME, write_adapter
-from uniemo_pipelines.training_records import (
+from uniemo_pipelines.training_records_uniemo import (
     Result,
     TrainingRecord,
     read_record,

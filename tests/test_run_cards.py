@@ -16,9 +16,9 @@ from training.cards import Kind, changed_arguments, run_text
 from training.pooled_patches import PooledPatchesModel
 from training.train_baseline import PlainClassifier, PlainClassifierConfig
 from uniemo_pipelines.adapters_uniemo import ADAPTER_NAME, write_adapter
-from uniemo_pipelines.cards import make_card
+from uniemo_pipelines.cards_uniemo import make_card
 from uniemo_pipelines.modeling_uniemo import EMOTIONS
-from uniemo_pipelines.training_records import TrainingRecord, write_record
+from uniemo_pipelines.training_records_uniemo import TrainingRecord, write_record
 
 
 def card_of(folder: Path, kind: Kind, **record: object) -> ModelCard:

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from uniemo_pipelines.card_texts import ADAPTER, FACES, TEXTUAL_INVERSION, UNDERSTANDING, CardText
-from uniemo_pipelines.card_usages import Usage
+from uniemo_pipelines.card_texts_uniemo import ADAPTER, FACES, TEXTUAL_INVERSION, UNDERSTANDING, CardText
+from uniemo_pipelines.card_usages_uniemo import Usage
 
 BASELINE = replace(
     UNDERSTANDING,

@@ -6,8 +6,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Literal
 
-from uniemo_pipelines.card_texts import CardText
-from uniemo_pipelines.cards import text_of
+from uniemo_pipelines.card_texts_uniemo import CardText
+from uniemo_pipelines.cards_uniemo import text_of
 
 from .card_texts import BASELINE, INVERSION, POOLED_PATCHES, refitted, with_pooled_patches
 from .pooled_patches import is_pooled

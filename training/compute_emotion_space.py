@@ -21,7 +21,7 @@ from transformers import CLIPImageProcessorPil
 from uniemo_pipelines.adapters_uniemo import ADAPTER_NAME, UniEmoAdapter, read_adapter, write_adapter
 from uniemo_pipelines.loaders_uniemo import LoadedAdapter
 from uniemo_pipelines.modeling_uniemo import UniEmoUnderstandingModel
-from uniemo_pipelines.training_records import RESULTS
+from uniemo_pipelines.training_records_uniemo import RESULTS
 
 from .cards import changed_arguments
 from .config import parse

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from uniemo_pipelines import UniEmoPipeline, embedded
 from uniemo_pipelines.adapters_uniemo import ADAPTER_NAME
-from uniemo_pipelines.training_records import Result, write_results
+from uniemo_pipelines.training_records_uniemo import Result, write_results
 
 from .backbones.reader import Reading, load_reader, read
 from .config import parse

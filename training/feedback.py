@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from uniemo_pipelines.fusion_uniemo import EMOTIONS
-from uniemo_pipelines.training_records import RESULTS
+from uniemo_pipelines.training_records_uniemo import RESULTS
 
 from .config import parse
 from .files import write_whole

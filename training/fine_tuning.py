@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 from transformers import CLIPImageProcessorPil
 
-from uniemo_pipelines.training_records import Result
+from uniemo_pipelines.training_records_uniemo import Result
 
 from .config import SelectingRunArguments
 from .data import (

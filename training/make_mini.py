@@ -21,7 +21,7 @@ from transformers import CLIPImageProcessorPil, CLIPModel
 
 from uniemo_pipelines import UniEmoUnderstandingModel, embedded
 from uniemo_pipelines.adapters_uniemo import ADAPTER_NAME, read_adapter, write_adapter
-from uniemo_pipelines.training_records import (
+from uniemo_pipelines.training_records_uniemo import (
     CONTACT_SHEET,
     copy_records,
     read_record,

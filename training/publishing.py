@@ -6,8 +6,8 @@ from typing import Any, Protocol
 
 from accelerate import PartialState
 
-from uniemo_pipelines.cards import write_card
-from uniemo_pipelines.training_records import TrainingRecord, write_record
+from uniemo_pipelines.cards_uniemo import write_card
+from uniemo_pipelines.training_records_uniemo import TrainingRecord, write_record
 
 from .cards import Kind, changed_arguments, run_text
 from .config import RunArguments

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from uniemo_pipelines.training_records import Result
+from uniemo_pipelines.training_records_uniemo import Result
 
 UNLIKE_LOSSES = ("step", "epoch", "learning_rate", "grad_norm")
 Record = Mapping[str, float]

@@ -15,8 +15,8 @@ from typing import Any
 
 from transformers.trainer_utils import sort_checkpoints
 
-from uniemo_pipelines.cards import CURVES
-from uniemo_pipelines.training_records import RESULTS, Result, read_results, results_table, write_results
+from uniemo_pipelines.cards_uniemo import CURVES
+from uniemo_pipelines.training_records_uniemo import RESULTS, Result, read_results, results_table, write_results
 
 from .config import RunArguments
 from .files import write_whole

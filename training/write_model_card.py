@@ -2,16 +2,16 @@
 
     python -m training.write_model_card
 
-Above the line `BY_HAND` everything is made from `uniemo_pipelines/mini`, by `uniemo_pipelines.cards`; what is below it
-stays.
+Above the line `BY_HAND` everything is made from `uniemo_pipelines/mini`, by `uniemo_pipelines.cards_uniemo`; what is
+below it stays.
 """
 
 from pathlib import Path
 
 from uniemo_pipelines import embedded
-from uniemo_pipelines.card_texts import PIPELINE
-from uniemo_pipelines.cards import make_card
-from uniemo_pipelines.training_records import CONTACT_SHEET
+from uniemo_pipelines.card_texts_uniemo import PIPELINE
+from uniemo_pipelines.cards_uniemo import make_card
+from uniemo_pipelines.training_records_uniemo import CONTACT_SHEET
 
 ROOT = Path(__file__).parents[1]
 MODEL_CARD = ROOT / "model_card.md"

@@ -14,22 +14,20 @@ its CLIP tower was trained whole. The header's metadata says:
 import inspect
 import json
 import os
-import posixpath
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import HfUri, hf_hub_download
-from huggingface_hub.constants import HF_PROTOCOL
+from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub.errors import RemoteEntryNotFoundError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from transformers.utils import extract_commit_hash
 
 from .chain_uniemo import UnderstandingChain
 from .fusion_uniemo import UniEmoFusionModel
+from .hub_uniemo import advice, check_whole, is_repository, located
 
 ADAPTER_NAME = "uniemo_adapter.safetensors"
 FORMAT_VERSION = "1"
@@ -37,18 +35,22 @@ _PREFIX = "fusion."
 _CHAIN = "chain."
 _CHAIN_FIELDS = {"clip", "tower", "configuration", "lora"}
 HUB_ARGUMENTS = {"subfolder", "revision", "token", "cache_dir", "local_files_only", "force_download"}
-_REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _PICKLE_STARTS = (b"PK\x03\x04", b"\x80")  # torch.save's zip, and a bare pickle
+_PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
 
 
 @dataclass(frozen=True)
 class UniEmoAdapter:
-    """What an adapter file holds: the fusion model, its base's name, the understanding chain or where its model is."""
+    """What an adapter file holds: the fusion model, its base's name, the understanding chain or where its model is.
+
+    `folder` is where it lies, with what is known of its training beside it; None where it is from no file.
+    """
 
     fusion: UniEmoFusionModel
     base_model: str | None = None
     understanding: str | None = None
     chain: UnderstandingChain | None = None
+    folder: Path | None = None
 
 
 def write_adapter(
@@ -94,7 +96,7 @@ def write_adapter(
 
 
 def read_adapter(path: str | os.PathLike[str]) -> UniEmoAdapter:
-    """Read an adapter file.
+    """Read an adapter file; what it names beside it is named by where that is (see `located`).
 
     Raises:
         ValueError: the file is a pickle, is cut short or otherwise no safetensors file, is no UniEmo adapter or one of
@@ -102,9 +104,7 @@ def read_adapter(path: str | os.PathLike[str]) -> UniEmoAdapter:
     """
     path = Path(path)
     adapter = _read(path)
-    if adapter.understanding is None or not (path.parent / adapter.understanding).is_dir():
-        return adapter
-    return replace(adapter, understanding=str((path.parent / adapter.understanding).resolve()))
+    return replace(adapter, understanding=located(adapter.understanding, path.parent), folder=path.parent)
 
 
 def _read(path: Path) -> UniEmoAdapter:
@@ -207,28 +207,20 @@ def _fault(key: str, found: Mapping[str, torch.Tensor]) -> str | None:
 def load_adapter(
     location: str | os.PathLike[str], weight_name: str | None = None, subfolder: str | None = None, **hub: Any
 ) -> UniEmoAdapter:
-    """Find an adapter (see `find_adapter`) and read it (see `read_adapter`).
-
-    Of a Hub repository only the file is fetched; an understanding folder beside it is named by its place in the
-    repository, at the commit that the file is of.
-    """
-    path = find_adapter(location, weight_name, subfolder, **hub)
-    if Path(location).exists():
-        return read_adapter(path)
-    adapter = _read(path)
-    named = adapter.understanding
-    if named is None or named.startswith(HF_PROTOCOL) or _REPOSITORY.fullmatch(named):
-        return adapter
-    folder = posixpath.normpath(posixpath.join(subfolder or "", named))
-    outside = folder.startswith("..")  # of the repository, where nobody can know what it was
-    place = HfUri("model", os.fspath(location), extract_commit_hash(str(path), None), folder).to_uri()
-    return replace(adapter, understanding=None if outside else place)
+    """Find an adapter (see `find_adapter`) and read it (see `read_adapter`); of a repository that file alone comes."""
+    return read_adapter(find_adapter(location, weight_name, subfolder, **hub))
 
 
 def find_adapter(
     location: str | os.PathLike[str], weight_name: str | None = None, subfolder: str | None = None, **hub: Any
 ) -> Path:
-    """The adapter file at a path, in a folder, or in a Hub repository (`hub`: `revision`, `token`, ...)."""
+    """The adapter file at a path, in a folder, or in a Hub repository (`hub`: `revision`, `token`, ...).
+
+    Raises:
+        FileNotFoundError: nothing of that name, here or on the Hub.
+        ValueError: there is a pickle in its place, or what arrived from the Hub is damaged.
+        OSError: what the Hub's client raises, with a line on what to do.
+    """
     path, weight_name = Path(location), weight_name or ADAPTER_NAME
     if path.is_file():
         return path
@@ -236,7 +228,33 @@ def find_adapter(
         path = path / (subfolder or "")
         if (path / weight_name).is_file():
             return path / weight_name
+        refuse_pickles([file.name for file in path.iterdir()] if path.is_dir() else [], weight_name, path)
         raise FileNotFoundError(f"Expected an adapter file '{weight_name}' in {path}, found none; give weight_name.")
-    if not _REPOSITORY.fullmatch(os.fspath(location)):
+    if not is_repository(os.fspath(location)):
         raise FileNotFoundError(f"Expected an adapter's file, folder or repository, found nothing at '{location}'.")
-    return Path(hf_hub_download(os.fspath(location), weight_name, subfolder=subfolder, **hub))
+    return _fetched(os.fspath(location), weight_name, subfolder, **hub)
+
+
+def _fetched(repository: str, weight_name: str, subfolder: str | None, **hub: Any) -> Path:
+    with advice(repository):
+        try:
+            path = Path(hf_hub_download(repository, weight_name, subfolder=subfolder, **hub))
+        except RemoteEntryNotFoundError as error:
+            there = HfApi(token=hub.get("token")).list_repo_files(repository, revision=hub.get("revision"))
+            refuse_pickles(there, weight_name, repository)
+            error.add_note(
+                f"Give weight_name or subfolder; a full pipeline is loaded by from_pretrained('{repository}')."
+            )
+            raise
+    check_whole(path)
+    return path
+
+
+def refuse_pickles(files: Iterable[str], weight_name: str, place: str | os.PathLike[str]) -> None:
+    """Raises ValueError where a pickle is among the files in the place of the one that is missing."""
+    pickles = [file for file in sorted(files) if Path(file).stem == Path(weight_name).stem and file.endswith(_PICKLES)]
+    if pickles:
+        raise ValueError(
+            f"Expected '{weight_name}' in {place}, found the pickle '{pickles[0]}', which is not read, for "
+            "unpickling runs whatever its author wrote; ask for safetensors."
+        )

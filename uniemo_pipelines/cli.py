@@ -4,59 +4,32 @@ Nothing heavy is imported before a command runs, so that `uniemo --help` answers
 """
 
 import json
-import logging
-import os
 import random
 import re
 import time
-import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from typer.core import TyperGroup
-from typer.exceptions import TyperException
 
 from . import __version__, embedded
+from .cli_export import export
+from .cli_shared import OneLineErrors, errors, load_pipeline, load_understanding, progress, quiet
 
 if TYPE_CHECKING:
-    import torch
     from PIL import Image
-    from transformers import CLIPImageProcessorPil
 
-    from .modeling_uniemo import UniEmoUnderstandingModel
+    from .cli_shared import Understanding
     from .pipeline_uniemo import UniEmoPipeline
-    from .pipeline_uniemo_xl import UniEmoXLPipeline
-
-    Understanding = tuple[UniEmoUnderstandingModel, CLIPImageProcessorPil]
 
 STOCK_GUIDANCE = 7.5
 ALL = "all"
 NEAREST = 3
 
-_errors = Console(stderr=True)
-
 Emotion = str | Mapping[str, float]
-
-
-class OneLineErrors(TyperGroup):
-    """What goes wrong with a user's input is one line on stderr and exit code 2, never a traceback."""
-
-    def invoke(self, ctx: typer.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except BrokenPipeError:  # the reader of our output left; typer ends quietly
-            raise
-        except TyperException as error:  # an unknown option, a value out of range
-            message = f"{error.format_message().rstrip('.')}; --help tells more."
-        except (ValueError, OSError) as error:
-            message = str(error)
-        typer.echo(f"Error: {' '.join(message.split())}", err=True)
-        raise typer.Exit(2)
 
 
 app = typer.Typer(
@@ -144,7 +117,7 @@ def generate(
     """
     from . import drawing
 
-    _quiet()
+    quiet()
     prompt, emotions = _request(what, emotion)
     files = _files(emotions, num, out, separate)
     for file in files:
@@ -163,10 +136,10 @@ def generate(
         "negative_emotion": negative,
     }
     # A download shows its own bars, which a spinner would tear apart.
-    with nullcontext() if model or adapter else _errors.status("loading the model"):
-        pipe = _load_pipeline(model, adapter, device)
+    with nullcontext() if model or adapter else errors.status("loading the model"):
+        pipe = load_pipeline(model, adapter, device)
     rows = {}
-    with _progress(total=len(emotions) * steps) as advance:
+    with progress(total=len(emotions) * steps) as advance:
         for name, one in emotions.items():
             advance(0, name or "generating")
             rows[name] = _images(pipe, prompt, one, range(seed, seed + num), advance, options)
@@ -174,7 +147,7 @@ def generate(
         drawing.write_image(picture, file)
         typer.echo(file)
     width, height = next(iter(rows.values()))[0].size
-    _errors.print(f"{num * len(rows)} images of {width}x{height}, seed {seed}", highlight=False)
+    errors.print(f"{num * len(rows)} images of {width}x{height}, seed {seed}", highlight=False)
 
 
 @app.command()
@@ -208,9 +181,9 @@ def understand(
     """
     folder = _folder(photos, as_json, explain, out)
     if folder is not None and out is not None:
-        _understand_folder(folder, out, batch_size, lambda: _load_understanding(model, device))
+        _understand_folder(folder, out, batch_size, lambda: load_understanding(model, device))
     else:
-        _understand_photos(photos, as_json, explain, lambda: _load_understanding(model, device))
+        _understand_photos(photos, as_json, explain, lambda: load_understanding(model, device))
 
 
 @app.command()
@@ -243,43 +216,14 @@ def convert(
     The first is for uniemo understand --model, the second for uniemo generate --adapter. Pickles are read without
     running anything that they name.
     """
-    _quiet()
+    quiet()
     from .released_files import convert_files
 
     for line in convert_files(files, out, tokenizer, heads, activation):
         typer.echo(line)
 
 
-@app.command()
-def export(
-    textual_inversion: Annotated[
-        Path, typer.Option("--textual-inversion", metavar="DIR", help="Folder for awe.safetensors and the others.")
-    ],
-    adapter: Annotated[
-        str | None, typer.Option(help="UniEmo adapter file, folder or Hub repository instead of the embedded one.")
-    ] = None,
-    vectors: Annotated[
-        int, typer.Option(min=1, metavar="K", help="Of each emotion: its mean, and K - 1 of its variety.")
-    ] = 1,
-) -> None:
-    """Export the eight emotions as textual inversions, for programs that know nothing of UniEmo.
-
-    uniemo export --textual-inversion embeddings
-
-    In diffusers: load_textual_inversion("embeddings", weight_name="awe.safetensors"), then <awe> in a prompt is the
-    emotion's mean, which evokes it surely but draws much the same picture every time. With --vectors 8, put one of
-    <awe>_1 ... <awe>_7 into each prompt, in turn or by chance: they span the emotion's variety. <awe> then means all
-    eight at once, which has no more variety than the mean.
-    """
-    _quiet()
-    from .adapters_uniemo import find_adapter, read_adapter
-    from .textual_inversion_uniemo import export_textual_inversions
-
-    fusion = read_adapter(find_adapter(adapter or embedded.existing(embedded.ADAPTER))).fusion.float()
-    for file in export_textual_inversions(fusion, textual_inversion, vectors):
-        typer.echo(file)
-    widths = " and ".join(map(str, fusion.config.condition_dims))
-    typer.echo(f"8 emotions, {vectors} x {widths} numbers each, for text encoders of that width", err=True)
+app.command()(export)
 
 
 @app.command()
@@ -345,55 +289,6 @@ def _note_stock(prompt: str | None, emotions: list[Emotion | None]) -> None:
         typer.echo("no emotion in the prompt: add <awe> or --emotion; this is the stock picture", err=True)
 
 
-@contextmanager
-def _whole_weights(where: str) -> Iterator[None]:
-    """Raises ValueError where a weight file was cut short; safetensors' own error names neither file nor folder."""
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    except SafetensorError as error:
-        raise ValueError(
-            f"{where}: expected whole safetensors files, found one cut short or damaged ({error}); fetch it again."
-        ) from None
-
-
-def _load_pipeline(model: str | None, adapter: str | None, device: str) -> "UniEmoPipeline | UniEmoXLPipeline":
-    import torch
-
-    where = _device(device)
-    dtype = torch.float16 if where.type == "cuda" else torch.float32
-    base = model or embedded.existing(embedded.STABLE_DIFFUSION)
-    with _whole_weights(base):
-        pipe = _pipeline_class(base).from_pretrained(base, dtype=dtype)
-    pipe.load_uniemo(adapter or embedded.existing(embedded.ADAPTER))
-    pipe.set_progress_bar_config(disable=True)
-    return pipe.to(where)
-
-
-def _pipeline_class(base: str) -> "type[UniEmoPipeline | UniEmoXLPipeline]":
-    """The class for a base, by what its folder or repository says it is."""
-    from .pipeline_uniemo import UniEmoPipeline
-
-    if "XL" not in str(UniEmoPipeline.load_config(base).get("_class_name")):
-        return UniEmoPipeline
-    from .pipeline_uniemo_xl import UniEmoXLPipeline
-
-    return UniEmoXLPipeline
-
-
-def _load_understanding(model: str | None, device: str) -> "Understanding":
-    import torch
-    from transformers import CLIPImageProcessorPil
-
-    from .understanding_uniemo import load_understanding
-
-    where = model or embedded.existing(embedded.UNDERSTANDING)
-    with _whole_weights(where):
-        network = load_understanding(where, dtype=torch.float32)
-    return network.eval().to(_device(device)), CLIPImageProcessorPil.from_pretrained(where)
-
-
 def _folder(photos: Sequence[Path], as_json: bool, explain: Path | None, out: Path | None) -> Path | None:
     """The folder that was asked for, or None for photos.
 
@@ -424,7 +319,7 @@ def _understand_photos(
     overlays = report.overlay_files(explain, photos)
     for photo in photos:  # all of them, before the slow part
         open_image(photo)
-    _quiet()
+    quiet()
     from .understanding_uniemo import understand_images
 
     network, processor = load()
@@ -445,7 +340,7 @@ def _understand_folder(folder: Path, out: Path, batch_size: int, load: "Callable
 
     drawing.check_writable(out, "--out", prediction_table.SUFFIXES)
     prediction_table.check_parquet(out)
-    _quiet()
+    quiet()
     from . import folder_prediction as prediction
 
     files = prediction.find_pictures(folder)
@@ -461,7 +356,7 @@ def _understand_folder(folder: Path, out: Path, batch_size: int, load: "Callable
     left = [file for file in files if file not in table.done]
     before, bad = len(table.done), []
     start = time.perf_counter()
-    with _progress(len(files), len(files) - len(left)) as advance:
+    with progress(len(files), len(files) - len(left)) as advance:
         for batch in prediction.predict(network, processor, folder, left, batch_size):
             table.add(batch.rows)
             bad += batch.bad
@@ -472,7 +367,7 @@ def _understand_folder(folder: Path, out: Path, batch_size: int, load: "Callable
     typer.echo(out)
     now = len(table.done) - before
     earlier = f", {before} in an earlier run" if before else ""
-    _errors.print(f"{now} images{earlier}; {now / seconds:.1f} images/s", highlight=False)
+    errors.print(f"{now} images{earlier}; {now / seconds:.1f} images/s", highlight=False)
     if bad:
         typer.echo("\n".join([f"{len(bad)} skipped:", *(f"  {reason}" for reason in bad)]), err=True)
         raise typer.Exit(1)
@@ -541,50 +436,3 @@ def _components() -> Iterator[tuple[str, int, str]]:
             yield name, size, describe(json.loads((folder / "config.json").read_text(encoding="utf-8")))
     if embedded.ADAPTER.is_file():
         yield embedded.ADAPTER.name, embedded.ADAPTER.stat().st_size, "mappers, attribute bases, emotion space"
-
-
-def _device(name: str) -> "torch.device":
-    """Raises ValueError where this machine has no such device."""
-    import torch
-
-    if name == "auto":
-        accelerator = torch.accelerator.current_accelerator(check_available=True)
-        return accelerator or torch.device("cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError):
-        raise ValueError(f"expected a device that this machine has (cpu, cuda, ...), found '{name}'.") from None
-    return device
-
-
-def _quiet() -> None:
-    """Keeps the libraries' notices off the user's screen; errors still come through."""
-    warnings.simplefilter("ignore")
-    logging.getLogger("PIL").setLevel(logging.CRITICAL)
-    for library in ("torchao", "torch.utils._pytree"):  # diffusers and transformers import torchao where it is
-        logging.getLogger(library).setLevel(logging.ERROR)
-    for library in ("TRANSFORMERS", "DIFFUSERS"):
-        os.environ.setdefault(f"{library}_VERBOSITY", "error")
-    from diffusers.utils import logging as diffusers_logging
-    from huggingface_hub.utils import enable_progress_bars
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.disable_progress_bar()  # of reading files; this hides downloads too,
-    enable_progress_bars()  # which a user wants to see
-    diffusers_logging.disable_progress_bar()
-
-
-@contextmanager
-def _progress(total: int, completed: int = 0) -> Iterator[Callable[..., None]]:
-    """A bar on stderr that goes when it is done; yields `advance(steps, new_description)`."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=_errors, transient=True) as bar:
-        task = bar.add_task("", total=total, completed=completed)
-
-        def advance(steps: int, text: str | None = None) -> None:
-            bar.update(task, advance=steps, description=text)
-
-        yield advance

@@ -8,7 +8,7 @@ from inspect import Parameter, Signature
 from typing import Any, TypeVar
 
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, ModelMixin
 
 from .fusion_uniemo import UniEmoFusionModel
 from .loaders_uniemo import UniEmoState
@@ -66,8 +66,9 @@ def _with_fusion(stock: Callable[..., None]) -> Callable[..., None]:
             self._check_base(fusion)
             self._adopt(fusion, understanding)
 
-    # diffusers reads from both which components there are, and of which types.
-    types = {"fusion": UniEmoFusionModel, "understanding": str | None}
+    # diffusers reads from both which components there are, and of which types; one that came with its repository is of
+    # a class of its own.
+    types = {"fusion": ModelMixin, "understanding": str | None}
     own = [Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=kind) for name, kind in types.items()]
     initialise.__signature__ = _joined(stock, own)
     initialise.__annotations__ = stock.__annotations__ | types

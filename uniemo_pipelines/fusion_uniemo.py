@@ -8,7 +8,7 @@ can travel with a Hub repository as the module of a custom component.
 import math
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -112,6 +112,16 @@ class UniEmoFusionModel(ModelMixin, ConfigMixin):
         The arguments are named because a pipeline passes on those that it finds in the signature.
         """
         super().save_pretrained(save_directory, is_main_process, save_function, True, variant, **kwargs)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any) -> Self:
+        """As diffusers' own, but of safetensors whatever is asked for: no pickle is read."""
+        try:
+            return super().from_pretrained(pretrained_model_name_or_path, **kwargs | {"use_safetensors": True})
+        except OSError as error:
+            if "safetensors" in str(error):
+                error.add_note("The fusion model is read from safetensors only, never from a pickle (.bin).")
+            raise
 
     # ------------------------------------------------------------------------------------------------ condition
 

@@ -32,6 +32,7 @@ from .adapters_uniemo import (
     write_adapter,
 )
 from .fusion_uniemo import EMOTIONS, UniEmoFusionModel
+from .hub_uniemo import advice, located, snapshot_of
 from .prompting_uniemo import EMOTION_TOKENS, PseudoTokens, checked_number
 from .understanding_uniemo import ImageInput, load_understanding, read_features
 
@@ -69,6 +70,7 @@ class LoadedAdapter:
         chain: its understanding chain, where it carries one.
         understanding: folder, repository, or folder in a repository ("hf://...") of its understanding model; None
             where it names none.
+        folder: where it lies, with what is known of its training beside it; None where it is from no file.
         model, processor: the understanding model and its image processor once they are there; None before.
     """
 
@@ -77,9 +79,15 @@ class LoadedAdapter:
         self.base_model = adapter.base_model
         self.chain = adapter.chain
         self.understanding = adapter.understanding
+        self.folder = adapter.folder
         self.model: PreTrainedModel | None = None
         self.processor: BaseImageProcessor | None = None
-        self._hub = {name: hub_arguments[name] for name in _SHARED_HUB_ARGUMENTS if name in hub_arguments}
+        self._hub: dict[str, Any] = {}
+        self.share_hub_arguments(hub_arguments)
+
+    def share_hub_arguments(self, hub_arguments: Mapping[str, Any]) -> None:
+        """Fetch the understanding model with these too, as far as they are meant for it."""
+        self._hub |= {name: hub_arguments[name] for name in _SHARED_HUB_ARGUMENTS if name in hub_arguments}
 
     def mean_conditions(self) -> list[Conditions]:
         """Each emotion's mean condition (D,) for each text encoder, in the order of `EMOTIONS`."""
@@ -91,9 +99,31 @@ class LoadedAdapter:
     def understanding_model(self, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
         """The understanding model on a device; of this type if it has to be fetched."""
         if self.model is None:
-            model = self.chain.model(**self._hub) if self.chain else self._from_location(load_understanding)
-            self.model = model.to(dtype).eval()
+            self.model = self._fetched().to(dtype).eval()
         return self.model.to(device)
+
+    @property
+    def understands(self) -> bool:
+        """Whether there is an understanding model, here or anywhere else."""
+        return self.model is not None or self.chain is not None or bool(self.understanding)
+
+    @property
+    def is_understood_here(self) -> bool:
+        """Whether the understanding model lies on this machine alone, in a folder or set by hand."""
+        on_hub = self.understanding and not Path(self.understanding).is_dir()
+        return self.understands and self.chain is None and not on_hub
+
+    def save_understanding(self, directory: Path) -> None:
+        """Write the understanding model, fetched for it if need be, and its image processor into a folder.
+
+        Raises:
+            ValueError: there is none, or it was set by hand with a LoRA adapter on it, which alone would be saved.
+        """
+        model = self._fetched() if self.model is None else self.model
+        if getattr(model, "peft_config", None):
+            raise ValueError("Expected a plain understanding model, found LoRA on it; call its merge_adapter() first.")
+        model.save_pretrained(directory)
+        self.understanding_processor().save_pretrained(directory)
 
     def understanding_processor(self) -> BaseImageProcessor:
         """The image processor beside the understanding model, or CLIP's at its size if the model was set."""
@@ -112,6 +142,12 @@ class LoadedAdapter:
         """The understanding model's output for images."""
         return read_features(self.understanding_model(device, dtype), self.understanding_processor(), images)
 
+    def _fetched(self) -> PreTrainedModel:
+        if self.chain is None:
+            return self._from_location(load_understanding)
+        with advice(self.chain.clip):
+            return self.chain.model(**self._hub)
+
     def _from_location(self, load: Callable[..., T]) -> T:
         """What `load`, a `from_pretrained`, makes of the place that the adapter names."""
         if not self.understanding:
@@ -120,9 +156,11 @@ class LoadedAdapter:
                 "set pipe.understanding_model = UniEmoUnderstandingModel.from_pretrained(...)."
             )
         if not self.understanding.startswith(HF_PROTOCOL):
-            return load(self.understanding, **self._hub)
+            with advice(self.understanding):
+                return load(self.understanding, **self._hub)
         place = parse_hf_uri(self.understanding)
-        return load(place.id, subfolder=place.path_in_repo, revision=place.revision, **self._hub)
+        with advice(place.id):
+            return load(place.id, subfolder=place.path_in_repo, revision=place.revision, **self._hub)
 
 
 @dataclass
@@ -231,15 +269,10 @@ class UniEmoLoaderMixin:
         Raises:
             ValueError: no adapter is loaded, or none of this name.
         """
-        self._require_uniemo()
-        if adapter_name is not None:
-            self._check_names([adapter_name])
-        adapter = self._uniemo.main if adapter_name is None else self._uniemo.adapters[adapter_name]
-        base_model = adapter.base_model or self.config.get("_name_or_path")
-        if base_model is not None and Path(base_model).is_dir():
-            base_model = Path(base_model).name  # where it lies on this machine is nobody else's matter
+        adapter = self._adapter(adapter_name)
         understanding = adapter.chain or adapter.understanding
-        return write_adapter(Path(save_directory) / weight_name, adapter.fusion, base_model, understanding)
+        path = Path(save_directory) / weight_name
+        return write_adapter(path, adapter.fusion, self._base_name(adapter), understanding)
 
     def unload_uniemo(self) -> None:
         """Take all adapters off: images are the stock pipeline's again, and so are tokenizers and text encoders.
@@ -395,18 +428,6 @@ class UniEmoLoaderMixin:
             new._take_state(state)
         return new if dtype is None else new.to(dtype=dtype)
 
-    def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
-        """As diffusers' own, with the active adapter of the largest weight as the component `fusion`.
-
-        The tokenizers are written as the base's, for loading adds our tokens again.
-        """
-        if len(self._uniemo.adapters) > 1:
-            logger.warning("save_pretrained writes one adapter of several; save_uniemo writes any by its name.")
-        if self._uniemo.adapters and self._uniemo.main.chain is not None:
-            logger.warning("save_pretrained leaves out what understands images; save_uniemo writes it.")
-        with self._hidden_tokens():
-            return super().save_pretrained(save_directory, *args, **kwargs)
-
     def __setattr__(self, name: str, value: Any) -> None:
         """As diffusers' own. Components that are replaced by hand keep the emotions: the tokens go over to another
         tokenizer or text encoder, another fusion model takes the main adapter's place, and None unloads everything."""
@@ -453,10 +474,13 @@ class UniEmoLoaderMixin:
     def _adopt(self, fusion: UniEmoFusionModel, understanding: str | None) -> None:
         """Load a component, with all that was loaded beside it on the pipeline that it comes from."""
         state = vars(fusion).get(_STATE)
-        if state is None:
-            self._add_adapter("default", LoadedAdapter(UniEmoAdapter(fusion, None, understanding)))
-        else:
-            self._take_state(state)
+        if state is not None:
+            return self._take_state(state)
+        folder = Path(fusion.config.get("_name_or_path") or "fusion").parent  # the pipeline's, of which no other tells
+        snapshot = snapshot_of(folder)
+        hub = {} if snapshot is None else {"cache_dir": snapshot.cache_dir}
+        adapter = UniEmoAdapter(fusion, None, located(understanding, folder), folder=folder)
+        self._add_adapter("default", LoadedAdapter(adapter, **hub))
 
     def _take_state(self, state: UniEmoState) -> None:
         self._uniemo = replace(state, adapters=dict(state.adapters), weights=dict(state.weights))
@@ -524,6 +548,20 @@ class UniEmoLoaderMixin:
             for tokens in self._pseudo_tokens:
                 stack.enter_context(tokens.hidden())
             yield
+
+    def _adapter(self, name: str | None) -> LoadedAdapter:
+        """The adapter of this name, or the active one of the largest weight."""
+        self._require_uniemo()
+        if name is None:
+            return self._uniemo.main
+        self._check_names([name])
+        return self._uniemo.adapters[name]
+
+    def _base_name(self, adapter: LoadedAdapter) -> str | None:
+        name = adapter.base_model or self.config.get("_name_or_path")
+        if name is not None and Path(name).is_dir():
+            return Path(name).name  # where it lies on this machine is nobody else's matter
+        return name
 
     def _check_names(self, names: Sequence[str]) -> None:
         if unknown := [name for name in names if name not in self._uniemo.adapters]:

@@ -448,6 +448,16 @@ class UniEmoUnderstandingModel(PreTrainedModel):
                 init.zeros_(getattr(module, f"missing_{kind}_text"))
 
     @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:
+        """As transformers' own, but of safetensors whatever is asked for: no pickle is read."""
+        try:
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs | {"use_safetensors": True})
+        except OSError as error:
+            if "safetensors" in str(error):
+                error.add_note("The understanding model is read from safetensors only, never from a pickle (.bin).")
+            raise
+
+    @classmethod
     def from_clip(
         cls, clip: str | os.PathLike | CLIPModel | CLIPVisionModel | CLIPVisionModelWithProjection, **config: Any
     ) -> "UniEmoUnderstandingModel":

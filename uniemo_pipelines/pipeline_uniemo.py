@@ -4,11 +4,11 @@ from diffusers import StableDiffusionPipeline
 
 from .conditioning_uniemo import UniEmoPromptMixin
 from .extending_uniemo import with_emotions
-from .loaders_uniemo import UniEmoLoaderMixin
+from .saving_uniemo import UniEmoSavingMixin
 
 
 @with_emotions
-class UniEmoPipeline(UniEmoPromptMixin, UniEmoLoaderMixin, StableDiffusionPipeline):
+class UniEmoPipeline(UniEmoPromptMixin, UniEmoSavingMixin, StableDiffusionPipeline):
     """Stable Diffusion with emotions: everything that `StableDiffusionPipeline` does, and what `load_uniemo` adds.
 
         pipe = UniEmoPipeline.from_pretrained(base)     # or UniEmoPipeline.from_pipe(pipe)

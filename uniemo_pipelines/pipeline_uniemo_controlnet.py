@@ -4,9 +4,9 @@ from diffusers import StableDiffusionControlNetPipeline
 
 from .conditioning_uniemo import UniEmoPromptMixin
 from .extending_uniemo import with_emotions
-from .loaders_uniemo import UniEmoLoaderMixin
+from .saving_uniemo import UniEmoSavingMixin
 
 
 @with_emotions
-class UniEmoControlNetPipeline(UniEmoPromptMixin, UniEmoLoaderMixin, StableDiffusionControlNetPipeline):
+class UniEmoControlNetPipeline(UniEmoPromptMixin, UniEmoSavingMixin, StableDiffusionControlNetPipeline):
     """Images that follow a ControlNet's condition and evoke an emotion; see `UniEmoPipeline`."""

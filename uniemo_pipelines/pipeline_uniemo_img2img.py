@@ -4,9 +4,9 @@ from diffusers import StableDiffusionImg2ImgPipeline
 
 from .conditioning_uniemo import UniEmoPromptMixin
 from .extending_uniemo import with_emotions
-from .loaders_uniemo import UniEmoLoaderMixin
+from .saving_uniemo import UniEmoSavingMixin
 
 
 @with_emotions
-class UniEmoImg2ImgPipeline(UniEmoPromptMixin, UniEmoLoaderMixin, StableDiffusionImg2ImgPipeline):
+class UniEmoImg2ImgPipeline(UniEmoPromptMixin, UniEmoSavingMixin, StableDiffusionImg2ImgPipeline):
     """A picture redrawn so that it evokes an emotion; see `UniEmoPipeline`."""

@@ -4,9 +4,9 @@ from diffusers import StableDiffusionInpaintPipeline
 
 from .conditioning_uniemo import UniEmoPromptMixin
 from .extending_uniemo import with_emotions
-from .loaders_uniemo import UniEmoLoaderMixin
+from .saving_uniemo import UniEmoSavingMixin
 
 
 @with_emotions
-class UniEmoInpaintPipeline(UniEmoPromptMixin, UniEmoLoaderMixin, StableDiffusionInpaintPipeline):
+class UniEmoInpaintPipeline(UniEmoPromptMixin, UniEmoSavingMixin, StableDiffusionInpaintPipeline):
     """A part of a picture redrawn so that it evokes an emotion; see `UniEmoPipeline`."""

@@ -9,7 +9,7 @@ from diffusers.pipelines.stable_diffusion_xl import StableDiffusionXLPipelineOut
 
 from .conditioning_uniemo import UniEmoConditioningMixin
 from .extending_uniemo import with_emotions
-from .loaders_uniemo import UniEmoLoaderMixin
+from .saving_uniemo import UniEmoSavingMixin
 
 
 @dataclass
@@ -21,7 +21,7 @@ class UniEmoXLPipelineOutput(StableDiffusionXLPipelineOutput):
 
 
 @with_emotions
-class UniEmoXLPipeline(UniEmoConditioningMixin, UniEmoLoaderMixin, StableDiffusionXLPipeline):
+class UniEmoXLPipeline(UniEmoConditioningMixin, UniEmoSavingMixin, StableDiffusionXLPipeline):
     """`StableDiffusionXLPipeline` with emotions; see `UniEmoPipeline`.
 
     Its adapter's fusion model has a set of mappers for each of the two text encoders. The tokens work in `prompt_2` as

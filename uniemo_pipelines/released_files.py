@@ -10,10 +10,7 @@
 The released code tells files apart by their names, and so does this module.
 """
 
-import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,6 +32,7 @@ from transformers.utils import cached_file
 from .adapters_uniemo import ADAPTER_NAME, write_adapter
 from .attributes import normalise, read_names
 from .conversion import MAPPER_FILES, SPACE_FILES, ConvertedCheckpoint, convert_checkpoint, convert_generation
+from .folders import check_new, whole_folder
 from .fusion_uniemo import EMOTIONS, UniEmoFusionModel
 from .modeling_uniemo import UniEmoConfig, UniEmoUnderstandingModel
 from .pickles import read_pickle
@@ -80,8 +78,7 @@ def convert_files(
     """
     if activation not in ACT2FN:
         raise ValueError(f"expected an activation that transformers knows, found '{activation}'.")
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise ValueError(f"{out}: expected a new or an empty folder, found one with something in it, or a file.")
+    check_new(out)
     files = _by_name(paths)
     contents = {name: read_pickle(path) for name, path in files.items() if name != INFO}
     name = _the_checkpoint(files)
@@ -94,7 +91,7 @@ def convert_files(
     if fusion is not None:
         report.append(_add_attributes(fusion, model, encode, contents))
     report += [f"{files[needless]}: not needed" for needless in NEEDLESS if needless in files]
-    with _whole_folder(out) as unnamed:
+    with whole_folder(out) as unnamed:
         folder = unnamed if fusion is None else unnamed / "understanding"
         _save(model, folder)
         if fusion is not None:
@@ -328,21 +325,6 @@ def _dict(content: Any, file: str) -> dict[str, Any]:
 
 
 # ----------------------------------------------------------------------------------------------------------- writing
-
-
-@contextmanager
-def _whole_folder(out: Path) -> Iterator[Path]:
-    """A folder to fill, which takes its name when it is whole and is gone when it is not."""
-    out = out.resolve()
-    partial = out.with_name(f".{out.name}.{os.getpid()}.part")
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        if out.exists():
-            out.rmdir()
-        partial.rename(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _files_in(folder: Path) -> Iterator[str]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from huggingface_hub import constants
+from huggingface_hub import constants, hf_api
 from huggingface_hub.utils import _xet
 
 from .connections import listen
@@ -77,6 +77,8 @@ class HubServer:
         template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, self.url)
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setattr(constants, "ENDPOINT", self.url)
+        monkeypatch.setattr(hf_api.api, "endpoint", self.url)  # whose methods are the client's functions
+        monkeypatch.setattr("transformers.utils.hub._hf_api", None)  # made at first use, with the address of then
         monkeypatch.setattr(constants, "HF_URL_HOSTS", constants.HF_URL_HOSTS | {"127.0.0.1"})
         own = {"HF_XET_CACHE": str(Path(self._scratch.name, "xet")), "HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "*"}
         for name, value in (own | _FAST).items():

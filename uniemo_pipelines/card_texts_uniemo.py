@@ -2,8 +2,23 @@
 
 from dataclasses import dataclass, replace
 
-from . import card_usages
-from .card_usages import Usage
+from .card_usages_uniemo import (
+    CLASSIFIER,
+    COMPEL,
+    DIFFUSERS,
+    DIFFUSERS_ON_BASE,
+    EMBEDDING,
+    EMBEDDING_XL,
+    EMBEDDINGS,
+    FAMILY,
+    FAMILY_ON_BASE,
+    LORA,
+    OFFLINE,
+    OFFLINE_ON_BASE,
+    PACKAGE,
+    TRANSFORMERS,
+    Usage,
+)
 
 PAPER = "[UniEmo](https://arxiv.org/abs/2507.23372)"
 
@@ -56,7 +71,7 @@ UNDERSTANDING = CardText(
         "tower of {base} with learnt scene and object queries beside the visual tokens, fine-tuned on {data}. Beside "
         "the emotion it gives a feature of the scene and one of the objects that evoke it."
     ),
-    usages=(card_usages.CLASSIFIER,),
+    usages=(CLASSIFIER,),
     intended="Research on what pictures evoke, and sorting pictures by it.",
     limits=("It always names one of the eight emotions, whatever the picture.", MEASURED_ALIKE),
     risks=(CULTURE, FACES),
@@ -73,7 +88,7 @@ UNDERSTANDING_BY_LORA = replace(
     tags=(*UNDERSTANDING.tags, "lora"),
 )
 
-_WITH_PIPE = (card_usages.TRANSFORMERS, card_usages.COMPEL, card_usages.LORA, card_usages.EMBEDDINGS)
+_WITH_PIPE = (TRANSFORMERS, COMPEL, LORA, EMBEDDINGS)
 
 ADAPTER = CardText(
     title="emotions for Stable Diffusion, as an adapter",
@@ -81,7 +96,7 @@ ADAPTER = CardText(
         "An adapter for {base}: it draws pictures that evoke a chosen emotion ({emotions}), and reads which one a "
         "picture evokes, after {paper}. It was trained on {data}; the base itself is not in here."
     ),
-    usages=(card_usages.PACKAGE, *_WITH_PIPE, card_usages.FAMILY_ON_BASE),
+    usages=(PACKAGE, *_WITH_PIPE, FAMILY_ON_BASE),
     intended=(
         "Pictures with a mood, for art, design and stories, and research on emotions in pictures: drawing them, and "
         "reading them."
@@ -101,10 +116,10 @@ ADAPTER = CardText(
 ADAPTER_WITH_CODE = replace(
     ADAPTER,
     usages=(
-        card_usages.DIFFUSERS_ON_BASE,
+        DIFFUSERS_ON_BASE,
         *_WITH_PIPE,
-        card_usages.FAMILY_ON_BASE,
-        card_usages.OFFLINE_ON_BASE,
+        FAMILY_ON_BASE,
+        OFFLINE_ON_BASE,
     ),
 )
 
@@ -115,7 +130,7 @@ PIPELINE = replace(
         "{base} and an adapter for it, in one repository: it draws pictures that evoke a chosen emotion ({emotions}), "
         "and reads which one a picture evokes, after {paper}. The adapter was trained on {data}."
     ),
-    usages=(card_usages.DIFFUSERS, *_WITH_PIPE, card_usages.FAMILY, card_usages.OFFLINE),
+    usages=(DIFFUSERS, *_WITH_PIPE, FAMILY, OFFLINE),
     limits=("It can draw no more than its base can.", *ADAPTER.limits[1:]),
 )
 
@@ -125,7 +140,7 @@ TEXTUAL_INVERSION = CardText(
         "An embedding for {base} for each of the emotions {emotions}, for every program that reads such embeddings. "
         "They are taken from an adapter that was trained on {data}, after {paper}."
     ),
-    usages=(card_usages.EMBEDDING, card_usages.COMPEL),
+    usages=(EMBEDDING, COMPEL),
     intended="Pictures with a mood, for art, design and stories.",
     limits=(
         "`<awe>` is the emotion's mean: it evokes awe, but draws much the same picture each time.",
@@ -164,7 +179,7 @@ def with_several_vectors(text: CardText, count: int) -> CardText:
 def for_xl(text: CardText) -> CardText:
     """For adapters and textual inversions of Stable Diffusion XL."""
     if "textual_inversion" in text.tags:
-        usages: tuple[Usage, ...] = (card_usages.EMBEDDING_XL,)
+        usages: tuple[Usage, ...] = (EMBEDDING_XL,)
     else:
         kept = [usage for usage in text.usages if usage.title in ("diffusers", "transformers", "LoRA")]
         usages = tuple(replace(usage, code=usage.code.replace("UniEmoPipeline", "UniEmoXLPipeline")) for usage in kept)

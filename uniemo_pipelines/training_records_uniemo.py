@@ -100,7 +100,7 @@ def write_results(folder: str | os.PathLike[str], results: Sequence[Result]) -> 
 def copy_records(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
     """Take what a card is made from, as far as it is there, along to where a model is exported to."""
     for name in (RECORD, RESULTS, CONTACT_SHEET):
-        if Path(source, name).is_file():
+        if Path(source, name).is_file() and Path(source).resolve() != Path(target).resolve():
             shutil.copyfile(Path(source, name), Path(target, name))
 
 

@@ -1,7 +1,7 @@
 """Model cards: the README.md of a folder that is published, with the metadata by which the Hub lists and finds it.
 
-A card is made from what the folder has: the model itself, how it was made and measured (`training_records`), and
-pictures. What is the same for all folders of a kind is in `card_texts`.
+A card is made from what the folder has: the model itself, how it was made and measured (`training_records_uniemo`),
+and pictures. What is the same for all folders of a kind is in `card_texts_uniemo`.
 """
 
 import json
@@ -15,8 +15,8 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from safetensors import safe_open
 
 from .adapters_uniemo import ADAPTER_NAME
-from .card_licences import licence_lines, license_of
-from .card_texts import (
+from .card_licences_uniemo import licence_lines, license_of
+from .card_texts_uniemo import (
     ADAPTER,
     ADAPTER_WITH_CODE,
     PAPER,
@@ -29,9 +29,9 @@ from .card_texts import (
     with_base_lora,
     with_several_vectors,
 )
-from .card_usages import Usage
+from .card_usages_uniemo import Usage
 from .fusion_uniemo import EMOTIONS
-from .training_records import (
+from .training_records_uniemo import (
     CONTACT_SHEET,
     RECORD,
     Result,
@@ -103,7 +103,7 @@ def make_card(folder: str | os.PathLike[str], name: str | None = None, text: Car
 
 def add_card(
     folder: str | os.PathLike[str],
-    source: str | os.PathLike[str],
+    source: str | os.PathLike[str] | None,
     name: str | None = None,
     base_model: str | None = None,
 ) -> Path:
@@ -114,11 +114,11 @@ def add_card(
 
     Args:
         folder: the export.
-        source: the folder of the adapter.
+        source: the folder of the adapter; None where nothing is known of it.
         name: "owner/name" of the repository that it is for; the folder's name unless given.
         base_model: of a pipeline on another base than the adapter was trained on.
     """
-    folder, source = Path(folder), Path(source)
+    folder, source = Path(folder), Path(source or folder)
     text = text_of(folder)
     if text.task == UNDERSTANDING.task:
         own = source / "understanding"

@@ -5,7 +5,7 @@ Only what is known for certain. Terms change: who publishes reads them where the
 
 from collections.abc import Mapping
 
-from .training_records import hub_name
+from .training_records_uniemo import hub_name
 
 CONDITIONED_BASES: Mapping[str, str] = {
     "CompVis/stable-diffusion-v1-4": "creativeml-openrail-m",

@@ -1,0 +1,85 @@
+"""What is published on the Hub, as folders: whole pipelines, adapters, understanding models.
+
+Each is written whole or not at all, with a card made from what lies beside the adapter that it was made of.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline
+
+from .adapters_uniemo import ADAPTER_NAME, find_adapter, read_adapter
+from .cards_uniemo import add_card
+from .folders import whole_folder
+from .hub_uniemo import is_repository
+from .loaders_uniemo import LoadedAdapter
+from .pipeline_uniemo import UniEmoPipeline
+from .pipeline_uniemo_xl import UniEmoXLPipeline
+from .saving_uniemo import write_adapter_repository
+from .textual_inversion_uniemo import export_textual_inversions
+
+
+def export_pipeline(directory: Path, base: str, adapter: str, repo_id: str | None = None) -> None:
+    """Write a whole pipeline: a Stable Diffusion, the adapter on it, what understands images, and the code for them.
+
+    Args:
+        directory: the folder, new or empty.
+        base: folder or repository of the Stable Diffusion.
+        adapter: file, folder or repository of the adapter.
+        repo_id: "owner/name" that it will have on the Hub, for the card; the folder's name unless given.
+
+    Raises:
+        ValueError: the adapter is refused, or is for another base.
+        OSError: a model is not there, or cannot be fetched.
+    """
+    path = find_adapter(adapter)
+    pipe = pipeline_class(base).from_pretrained(base, dtype=torch.float32)
+    pipe.load_uniemo(path)
+    with whole_folder(directory) as folder:
+        pipe.save_pretrained(folder)
+        add_card(folder, path.parent, repo_id or directory.name, base if is_repository(base) else None)
+
+
+def export_adapter(directory: Path, adapter: str, repo_id: str | None = None) -> None:
+    """Write an adapter's file, and the code that makes a pipeline of its base.
+
+    An understanding model that is not in the file is written beside it, unless it is on the Hub. Arguments and errors
+    are as above.
+    """
+    path = find_adapter(adapter)
+    loaded = LoadedAdapter(read_adapter(path))
+    pipeline = UniEmoPipeline if len(loaded.fusion.config.condition_dims) == 1 else UniEmoXLPipeline
+    with whole_folder(directory) as folder:
+        write_adapter_repository(folder, loaded, pipeline, loaded.base_model)
+        add_card(folder, path.parent, repo_id or directory.name)
+
+
+def export_understanding(directory: Path, adapter: str, repo_id: str | None = None) -> None:
+    """Write what understands images in transformers' layout, with its code for the Auto classes.
+
+    Arguments and errors are as above; ValueError also where the adapter names no understanding model.
+    """
+    path = find_adapter(adapter)
+    loaded = LoadedAdapter(read_adapter(path))
+    with whole_folder(directory) as folder:
+        loaded.save_understanding(folder)
+        add_card(folder, path.parent, repo_id or directory.name)
+
+
+def export_embeddings(directory: Path, adapter: str, vectors: int, repo_id: str | None = None) -> list[Path]:
+    """Write the emotions as textual inversions, into a folder that may have other things in it.
+
+    Beside an adapter they are a part of its repository, and its card stays. Arguments and errors are as above.
+    """
+    path = find_adapter(adapter)
+    files = export_textual_inversions(read_adapter(path).fusion.float(), directory, vectors)
+    if not (directory / ADAPTER_NAME).is_file():
+        add_card(directory, path.parent, repo_id or directory.name)
+    return files
+
+
+def pipeline_class(base: str) -> type[DiffusionPipeline]:
+    """Our class for a base, by what its folder or repository says it is."""
+    config: dict[str, Any] = UniEmoPipeline.load_config(base)
+    return UniEmoXLPipeline if "XL" in str(config.get("_class_name")) else UniEmoPipeline
