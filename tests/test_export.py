@@ -170,8 +170,9 @@ def test_the_command_writes_the_files_beside_others_and_names_them(uniemo, tmp_p
     result = uniemo("--textual-inversion", "embeddings", "--vectors", "3")
     assert result.exit_code == 0, result.output
     assert [Path(line).name for line in result.stdout.split()] == FILES
-    assert "3 x 32" in result.stderr
-    assert {path.name for path in (tmp_path / "embeddings").iterdir()} == {*FILES, "toy.safetensors"}
+    others = {"toy.safetensors", "README.md", "training.json"}
+    assert {path.name for path in (tmp_path / "embeddings").iterdir()} == {*FILES, *others}
+    assert "<awe>_1" in (tmp_path / "embeddings" / "README.md").read_text()
     assert load_file(tmp_path / "embeddings" / "fear.safetensors")["<fear>"].shape == (3, tiny.TEXT_WIDTH)
 
 

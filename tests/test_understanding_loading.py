@@ -1,6 +1,7 @@
 """Where the understanding model comes from and where it goes: stock towers, Auto classes, devices, precisions."""
 
 import json
+import sys
 
 import pytest
 import torch
@@ -19,9 +20,11 @@ from transformers import (
     SiglipVisionModel,
     pipeline,
 )
+from transformers.dynamic_module_utils import get_imports
 
 from tests.test_understanding import OBJECTS, PROJECTION, SCENES, SIZES, VISION, make_batch, make_model
 from training.vocabulary import encode_vocabulary
+from uniemo_pipelines import modeling_uniemo
 from uniemo_pipelines.modeling_uniemo import EMOTIONS, VIT_L_14, UniEmoUnderstandingModel
 from uniemo_pipelines.understanding_uniemo import load_understanding
 
@@ -193,6 +196,11 @@ def test_encode_vocabulary_reads_names_as_words(clip):
             expected = clip.get_text_features(**tokenizer(name, return_tensors="pt")).pooler_output[0]
             torch.testing.assert_close(feature, expected / expected.norm(), atol=1e-5, rtol=0)
     assert encode_vocabulary(clip, tokenizer, []).shape == (0, PROJECTION)
+
+
+def test_its_code_asks_for_no_package_beside_transformers_and_pytorch():
+    """Or transformers refuses to run it from a repository: it reads the imports, those in functions too."""
+    assert set(get_imports(modeling_uniemo.__file__)) - set(sys.stdlib_module_names) == {"torch", "transformers"}
 
 
 def test_a_model_with_its_vocabulary_from_one_clip(clip, batch, tmp_path):

@@ -8,7 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -30,11 +30,13 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, LoadStateDictConfig
 from transformers.models.clip.modeling_clip import CLIPAttention, CLIPEncoderLayer
 from transformers.processing_utils import Unpack
-from transformers.utils import ModelOutput, TransformersKwargs
+from transformers.utils import ModelOutput, TransformersKwargs, is_peft_available, requires_backends
 from transformers.utils.output_capturing import capture_outputs
 
-if TYPE_CHECKING:
+if is_peft_available():  # asked, or transformers would not run this file from a repository where peft is missing
     from peft import LoraConfig
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils import ModulesToSaveWrapper
 
 EMOTIONS = ("amusement", "awe", "contentment", "excitement", "anger", "disgust", "fear", "sadness")
 """The eight emotions in EmoSet's order; the first four are positive."""
@@ -499,9 +501,11 @@ class UniEmoUnderstandingModel(PreTrainedModel):
         Args:
             rank: of the LoRA matrices. At ViT-L/14 an adapter of rank 16 has 69 MB in half precision.
             **options: fields of PEFT's LoraConfig; `lora_alpha` is the rank unless given.
-        """
-        from peft import LoraConfig
 
+        Raises:
+            ImportError: PEFT is not installed.
+        """
+        requires_backends(UniEmoUnderstandingModel, "peft")
         # A pattern, for bare names such as "q_proj" would hit the interactive blocks as well.
         linears = r"vision_model\.encoder\.layers\.\d+\.(self_attn\.(q|k|v|out)_proj|mlp\.fc[12])"
         options = {"lora_alpha": rank, "target_modules": linears, "modules_to_save": list(TRAINED_WHOLE), **options}
@@ -538,8 +542,6 @@ class UniEmoUnderstandingModel(PreTrainedModel):
 
     def enable_adapters(self) -> None:
         """Undo `disable_adapters`, also for the modules that adapters hold whole, which transformers forgets."""
-        from peft.utils import ModulesToSaveWrapper
-
         super().enable_adapters()
         for module in self.modules():
             if isinstance(module, ModulesToSaveWrapper):
@@ -551,9 +553,6 @@ class UniEmoUnderstandingModel(PreTrainedModel):
         Raises:
             ValueError: no adapter is there.
         """
-        from peft.tuners.tuners_utils import BaseTunerLayer
-        from peft.utils import ModulesToSaveWrapper
-
         (active,) = self.active_adapters()
         for name, module in list(self.named_modules()):
             if isinstance(module, BaseTunerLayer):
