@@ -238,6 +238,14 @@ def test_an_emptied_emotion_names_criterion_and_remedy():
         sieve.ask("manifold", sieve.left != 10)
 
 
+def test_an_emotion_may_be_emptied_where_that_is_allowed_but_not_all_of_them():
+    sieve = Sieve(LABELS, allow_empty=True)
+    sieve.ask("probability", LABELS != 2)
+    assert sieve.counts() == [2, 2, 0, 2, 2, 2, 2, 2]
+    with pytest.raises(ValueError, match=f"'manifold'.*none of {EMOTIONS[0]} "):
+        sieve.ask("manifold", np.zeros(14, bool))
+
+
 def test_emotions_without_a_candidate_are_refused():
     with pytest.raises(ValueError, match=f"found none of {EMOTIONS[7]}"):
         Sieve(np.arange(7))
@@ -464,6 +472,21 @@ def test_an_emptied_emotion_leaves_the_earlier_data_set_alone(world):
     with pytest.raises(ValueError, match="'margin'.*lower --margin"):
         filter_generated.main(*asked(world, world / "kept", margin=1.1))
     assert before == {path: path.read_bytes() for path in (world / "kept").rglob("*") if path.is_file()}
+
+
+def test_an_emotion_of_which_none_is_kept_is_missing_in_data_set_and_sheet_where_that_is_allowed(
+    world, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(
+        filter_generated,
+        "ask_faithful",
+        lambda sieve, candidates, limits: sieve.ask("probability", sieve.labels[sieve.left] != 1),
+    )
+    filter_generated.main(*asked(world, tmp_path / "out", allow_empty=True))
+    kept = json.loads((tmp_path / "out" / "report.json").read_text())["kept"]
+    assert kept["awe"] == 0 and all(count for emotion, count in kept.items() if emotion != "awe")
+    rows = json.loads((tmp_path / "out" / "train.json").read_text())
+    assert {row[0] for row in rows} == set(EMOTIONS) - {"awe"} and (tmp_path / "out" / "kept.jpg").is_file()
 
 
 def test_two_models_judge_by_the_mean_of_their_logarithms(world, tmp_path):

@@ -84,6 +84,9 @@ class FilterArguments:
         default_factory=list,
         metadata={"help": f"criteria to leave out: {', '.join(STEPS)}; without diverse, --keep are drawn at random"},
     )
+    allow_empty: bool = field(
+        default=False, metadata={"help": "go on where an emotion has no image left, instead of an error"}
+    )
     calibration_split: str = field(
         default="calibration", metadata={"help": "split that sets temperature and threshold (validation B)"}
     )
@@ -195,7 +198,7 @@ def sift(
         counts: by kind, real images of each emotion that name each attribute, (8, A).
         truth: what the oracle knows; needed where it is asked.
     """
-    sieve = Sieve(candidates.labels)
+    sieve = Sieve(candidates.labels, arguments.allow_empty)
     if arguments.oracle:
         ask_true(sieve, truth)
     elif "faithful" not in arguments.skip:

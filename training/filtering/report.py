@@ -190,9 +190,10 @@ def _plot_shares(axis: Axes, kind: str, names: Sequence[str], shares: Mapping[st
 
 
 def kept_sheet(corpus: Corpus, sieve: Sieve) -> Image.Image:
-    """A row an emotion of kept images, evenly picked."""
+    """A row an emotion of kept images, evenly picked; none of an emotion that has none."""
     left = sieve.left
-    return _sheet(corpus, {name: left[sieve.labels[left] == label] for label, name in enumerate(EMOTIONS)})
+    rows = {name: left[sieve.labels[left] == label] for label, name in enumerate(EMOTIONS)}
+    return _sheet(corpus, {name: found for name, found in rows.items() if len(found)})
 
 
 def rejected_sheet(corpus: Corpus, sieve: Sieve) -> Image.Image | None:

@@ -42,6 +42,7 @@ class Sieve:
 
     Args:
         labels: (N,) their target emotions.
+        allow_empty: go on where an emotion has none left.
 
     Attributes:
         fell: (N,) the criterion's position in CRITERIA, or -1 for those that are left.
@@ -51,8 +52,8 @@ class Sieve:
         ValueError: no candidate of an emotion.
     """
 
-    def __init__(self, labels: np.ndarray) -> None:
-        self.labels = labels
+    def __init__(self, labels: np.ndarray, allow_empty: bool = False) -> None:
+        self.labels, self.allow_empty = labels, allow_empty
         self.fell = np.full(len(labels), -1, np.int8)
         self.asked: list[Criterion] = []
         if lacking := self._emptied():
@@ -71,13 +72,14 @@ class Sieve:
             passes: (L,) bool, of those that are left, in order.
 
         Raises:
-            ValueError: an emotion has none left.
+            ValueError: an emotion has none left, or where that is allowed none of them has.
         """
         position = next(index for index, one in enumerate(CRITERIA) if one.name == name)
         before = self.counts()
         self.asked.append(CRITERIA[position])
         self.fell[self.left[~passes]] = position
-        if emptied := self._emptied():
+        emptied = self._emptied()
+        if emptied and not (self.allow_empty and len(self.left)):
             had = ", ".join(f"{emotion} (had {before[EMOTIONS.index(emotion)]})" for emotion in emptied)
             raise ValueError(
                 f"Expected images of every emotion after the criterion {name!r} ({CRITERIA[position].meaning}), found "

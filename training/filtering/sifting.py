@@ -68,6 +68,8 @@ def ask_diverse(
     passes = np.zeros(len(left), bool)
     for label in range(len(EMOTIONS)):
         own = candidates.labels[left] == label
+        if not own.any():
+            continue
         mine = left[own]
         passes[own] = choose(
             cells_of(candidates.points[mine], keep, seed),
