@@ -176,6 +176,16 @@ def test_the_command_writes_the_files_beside_others_and_names_them(uniemo, tmp_p
     assert load_file(tmp_path / "embeddings" / "fear.safetensors")["<fear>"].shape == (3, tiny.TEXT_WIDTH)
 
 
+@pytest.mark.parametrize("name", ["README.md", "training.json"])
+def test_what_is_said_of_a_folder_already_stays_when_embeddings_join_it(uniemo, tmp_path, name):
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / name).write_text("another's")
+    result = uniemo("--textual-inversion", "project")
+    assert result.exit_code == 0, result.output
+    assert {path.name for path in (tmp_path / "project").iterdir()} == {*FILES, name}
+    assert (tmp_path / "project" / name).read_text() == "another's"
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -10,7 +10,7 @@ import torch
 from diffusers import DiffusionPipeline
 
 from .adapters_uniemo import ADAPTER_NAME, find_adapter, read_adapter
-from .cards_uniemo import add_card
+from .cards_uniemo import CARD, add_card
 from .folders import whole_folder
 from .hub_uniemo import is_repository
 from .loaders_uniemo import LoadedAdapter
@@ -18,6 +18,7 @@ from .pipeline_uniemo import UniEmoPipeline
 from .pipeline_uniemo_xl import UniEmoXLPipeline
 from .saving_uniemo import write_adapter_repository
 from .textual_inversion_uniemo import export_textual_inversions
+from .training_records_uniemo import RECORD
 
 
 def export_pipeline(directory: Path, base: str, adapter: str, repo_id: str | None = None) -> None:
@@ -70,11 +71,12 @@ def export_understanding(directory: Path, adapter: str, repo_id: str | None = No
 def export_embeddings(directory: Path, adapter: str, vectors: int, repo_id: str | None = None) -> list[Path]:
     """Write the emotions as textual inversions, into a folder that may have other things in it.
 
-    Beside an adapter they are a part of its repository, and its card stays. Arguments and errors are as above.
+    Beside an adapter they are a part of its repository; there, and where there is a card or a record already, nothing
+    is written but they. Arguments and errors are as above.
     """
     path = find_adapter(adapter)
     files = export_textual_inversions(read_adapter(path).fusion.float(), directory, vectors)
-    if not (directory / ADAPTER_NAME).is_file():
+    if not any((directory / name).exists() for name in (ADAPTER_NAME, CARD, RECORD)):
         add_card(directory, path.parent, repo_id or directory.name)
     return files
 
