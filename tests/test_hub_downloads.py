@@ -224,6 +224,8 @@ def test_a_pickled_adapter_is_refused(hub, tmp_path, load):
         load()
     with pytest.raises(ValueError, match="found a pickle"):
         load(weight_name="uniemo_adapter.bin")
+    line = line_of("export", "--adapter-repo", str(tmp_path / "out"), "--adapter", "ann/model")
+    assert "found the pickle" in line and "404" not in line
     with pytest.raises(ValueError, match=r"found the pickle 'uniemo_adapter.bin', which is not read"):
         UniEmoPipeline(**tiny.stable_diffusion()).load_uniemo(tmp_path / "pickled")
 

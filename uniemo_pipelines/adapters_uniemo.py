@@ -257,4 +257,4 @@ def refuse_pickles(files: Iterable[str], weight_name: str, place: str | os.PathL
         raise ValueError(
             f"Expected '{weight_name}' in {place}, found the pickle '{pickles[0]}', which is not read, for "
             "unpickling runs whatever its author wrote; ask for safetensors."
-        )
+        ) from None  # the missing file, of which a reader would be told instead

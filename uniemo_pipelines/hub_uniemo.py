@@ -106,9 +106,9 @@ def advice(place: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def client_error(error: BaseException | None) -> BaseException | None:
-    """The error of the Hub's client that this one is, or is caused by."""
+    """The error of the Hub's client that this one is, or is caused by; none where it was raised `from None`."""
     while error is not None and not isinstance(error, _CLIENT_ERRORS):
-        error = error.__cause__ or error.__context__
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return error
 
 
