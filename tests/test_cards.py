@@ -297,7 +297,16 @@ def test_an_exported_model_has_all_that_is_known_of_its_adapter(source, folder):
 
 def test_a_pipeline_on_another_base_names_that(source, tmp_path):
     write_pipeline(tmp_path / "model")
-    assert ModelCard.load(add_card(tmp_path / "model", source, base_model="ann/base")).data.base_model == "ann/base"
+    drawn, read = (
+        Result(metric=name, split="test", value=0.5, pictures=10, task=task)
+        for name, task in (("coverage", None), ("accuracy", "image-classification"))
+    )
+    write_results(source, [drawn, read])
+    card = ModelCard.load(add_card(tmp_path / "model", source, base_model="ann/base"))
+    assert card.data.base_model == "ann/base"
+    assert [found.metric_type for found in card.data.eval_results] == ["accuracy"], "of drawing, on the other base"
+    assert not (tmp_path / "model" / CONTACT_SHEET).exists() and "options" not in card.text
+    assert (source / CONTACT_SHEET).is_file()
 
 
 def test_an_exported_understanding_model_has_its_own_record_where_there_is_one(source, tmp_path):

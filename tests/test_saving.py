@@ -163,6 +163,38 @@ def test_a_pipeline_is_exported_with_a_card_of_what_is_known_beside_its_adapter(
     assert [found.metric_value for found in card.data.eval_results] == [0.75]
 
 
+@pytest.mark.parametrize("here", ["dreamshaper", "base"])
+def test_a_pipelines_card_names_the_folder_that_it_was_loaded_from_unless_that_is_the_adapters_base(
+    adapter, base, tmp_path, monkeypatch, here
+):
+    write_results(adapter.parent, RESULTS)
+    folder = Path(base).rename(tmp_path / here)
+    export_pipeline(tmp_path / "whole", str(folder), str(adapter))
+    cards = [ModelCard.load(tmp_path / "whole" / "README.md")]
+    pipe = UniEmoPipeline.from_pretrained(folder)
+    pipe.load_uniemo(adapter)
+    with HubServer({"secret": User("ann")}) as hub:
+        hub.stand_in(monkeypatch)
+        pipe.push_to_hub("ann/whole", token="secret")
+        cards.append(ModelCard(hub.repositories["ann/whole"].files["README.md"].decode()))
+    for card in cards:
+        other = here != "base"
+        assert card.data.base_model == (None if other else "some/base")
+        assert ("`dreamshaper` and an adapter" in card.text) == other != bool(card.data.eval_results)
+
+
+def test_a_pipeline_that_came_whole_is_not_called_its_own_base(adapter, pipe, tmp_path, monkeypatch):
+    with HubServer({"secret": User("ann")}) as hub:
+        hub.stand_in(monkeypatch)
+        pipe.push_to_hub("ann/whole", token="secret")
+        loaded = UniEmoPipeline.from_pretrained("ann/whole", token="secret", cache_dir=tmp_path / "cache")
+        loaded.push_to_hub("ann/again", token="secret")
+        loaded.push_uniemo_to_hub("ann/adapter", token="secret")
+        for name in ("again", "adapter"):
+            card = ModelCard(hub.repositories[f"ann/{name}"].files["README.md"].decode())
+            assert card.data.base_model is None and "stock base model" in card.text.lower()
+
+
 @pytest.mark.parametrize(("widths", "kind"), [((32,), UniEmoPipeline), ((32, 48), UniEmoXLPipeline)])
 def test_an_adapter_is_exported_with_the_code_for_its_base(tmp_path, widths, kind):
     write_adapter(tmp_path / ADAPTER_NAME, tiny.fusion(widths), "some/base", "ann/understanding")

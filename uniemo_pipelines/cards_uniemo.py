@@ -43,6 +43,7 @@ from .training_records_uniemo import (
     read_results,
     results_table,
     write_record,
+    write_results,
 )
 
 CARD = "README.md"
@@ -116,7 +117,8 @@ def add_card(
         folder: the export.
         source: the folder of the adapter; None where nothing is known of it.
         name: "owner/name" of the repository that it is for; the folder's name unless given.
-        base_model: of a pipeline on another base than the adapter was trained on.
+        base_model: of a pipeline on another base than the adapter was trained on, for which nothing holds that was
+            found of drawing with that one.
     """
     folder, source = Path(folder), Path(source or folder)
     text = text_of(folder)
@@ -132,6 +134,10 @@ def add_card(
     else:
         copy_records(source, folder)
         known = _known(source)
+        if base_model is not None and known.base_model not in (None, base_model):
+            write_results(folder, [result for result in read_results(source) if result.task == UNDERSTANDING.task])
+            (folder / CONTACT_SHEET).unlink(missing_ok=True)
+            known = replace(known, call={}, measured="")
         write_record(folder, replace(known, base_model=base_model or known.base_model))
     return write_card(folder, name, text)
 

@@ -12,7 +12,6 @@ from diffusers import DiffusionPipeline
 from .adapters_uniemo import ADAPTER_NAME, find_adapter, read_adapter
 from .cards_uniemo import CARD, add_card
 from .folders import whole_folder
-from .hub_uniemo import is_repository
 from .loaders_uniemo import LoadedAdapter
 from .pipeline_uniemo import UniEmoPipeline
 from .pipeline_uniemo_xl import UniEmoXLPipeline
@@ -39,7 +38,7 @@ def export_pipeline(directory: Path, base: str, adapter: str, repo_id: str | Non
     pipe.load_uniemo(path)
     with whole_folder(directory) as folder:
         pipe.save_pretrained(folder)
-        add_card(folder, path.parent, repo_id or directory.name, base if is_repository(base) else None)
+        pipe._describe(folder, repo_id or directory.name)
 
 
 def export_adapter(directory: Path, adapter: str, repo_id: str | None = None) -> None:

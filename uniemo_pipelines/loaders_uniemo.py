@@ -558,10 +558,31 @@ class UniEmoLoaderMixin:
         return self._uniemo.adapters[name]
 
     def _base_name(self, adapter: LoadedAdapter) -> str | None:
-        name = adapter.base_model or self.config.get("_name_or_path")
+        """The base that an adapter was trained on; without its word, the one that it is loaded onto."""
+        name = adapter.base_model or self._own_name(adapter)
         if name is not None and Path(name).is_dir():
             return Path(name).name  # where it lies on this machine is nobody else's matter
         return name
+
+    def _other_base(self, adapter: LoadedAdapter) -> str | None:
+        """The base of this pipeline, where it is another than the adapter was trained on; None where it is not known.
+
+        A folder of the trained base's name is taken for that.
+        """
+        name, trained = self._own_name(adapter), adapter.base_model
+        if name is None or name == trained:
+            return None
+        if not Path(name).is_dir():
+            return name
+        snapshot = snapshot_of(Path(name))
+        folder = snapshot.repository.rpartition("/")[2] if snapshot else Path(name).resolve().name
+        if trained is not None and trained.rpartition("/")[2] == folder:
+            return None
+        return snapshot.repository if snapshot else folder
+
+    def _own_name(self, adapter: LoadedAdapter) -> str | None:
+        """Where the base was loaded from; None where the adapter came with it, for that place is not the base's."""
+        return None if "_name_or_path" in adapter.fusion.config else self.config.get("_name_or_path")
 
     def _check_names(self, names: Sequence[str]) -> None:
         if unknown := [name for name in names if name not in self._uniemo.adapters]:

@@ -127,7 +127,7 @@ class UniEmoSavingMixin(UniEmoLoaderMixin):
         """Give a folder its card, unless it has one, or is a stock pipeline's."""
         if self._uniemo.adapters and not (folder / CARD).is_file():
             adapter = self._uniemo.main
-            add_card(folder, adapter.folder, repo_id, self._base_name(adapter))
+            add_card(folder, adapter.folder, repo_id, self._other_base(adapter))
 
     # -- what diffusers asks
 
