@@ -240,6 +240,16 @@ def test_a_user_of_each_library_finds_a_few_lines(tmp_path):
             assert len([line for line in block.splitlines() if line]) <= 5, block
 
 
+def test_what_cannot_understand_does_not_claim_to(tmp_path):
+    write_adapter(tmp_path / ADAPTER_NAME, tiny.fusion(), BASE)
+    pipe = UniEmoPipeline(**tiny.stable_diffusion(), fusion=tiny.fusion())
+    pipe.save_pretrained(tmp_path / "whole")
+    for folder in (tmp_path, tmp_path / "whole"):
+        text = make_card(folder).text
+        assert "it draws pictures" in text and "### compel" in text
+        assert not [word for word in ("reads which", "reading them", "understanding_model") if word in text]
+
+
 def test_vectors_of_an_emotions_variety_are_explained(tmp_path):
     export_textual_inversions(tiny.fusion(), tmp_path, vectors=4)
     text = make_card(tmp_path).text

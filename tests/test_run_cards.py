@@ -68,7 +68,7 @@ def test_pictures_are_shown_where_the_folder_has_them(tmp_path):
 
 @pytest.mark.parametrize("lora", [False, True])
 def test_the_refit_card_says_what_its_figures_are_of(tmp_path, lora):
-    write_adapter(tmp_path / ADAPTER_NAME, tiny.fusion())
+    write_adapter(tmp_path / ADAPTER_NAME, tiny.fusion(), understanding="ann/understanding")  # that it was fitted by
     if lora:
         (tmp_path / "pytorch_lora_weights.safetensors").touch()
     text = card_of(tmp_path, "emotion_space").text

@@ -167,6 +167,16 @@ def with_base_lora(text: CardText) -> CardText:
     )
 
 
+def without_understanding(text: CardText) -> CardText:
+    """For a pipeline or an adapter that has no understanding model, here or anywhere else."""
+    return replace(
+        text,
+        summary=text.summary.replace(", and reads which one a picture evokes", ""),
+        usages=tuple(usage for usage in text.usages if usage is not TRANSFORMERS),
+        intended=TEXTUAL_INVERSION.intended,
+    )
+
+
 def with_several_vectors(text: CardText, count: int) -> CardText:
     """For textual inversions of more than the mean."""
     more = (

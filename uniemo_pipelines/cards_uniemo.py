@@ -28,6 +28,7 @@ from .card_texts_uniemo import (
     for_xl,
     with_base_lora,
     with_several_vectors,
+    without_understanding,
 )
 from .card_usages_uniemo import Usage
 from .fusion_uniemo import EMOTIONS
@@ -149,7 +150,8 @@ def text_of(folder: Path) -> CardText:
         ValueError: nothing that there are words for.
     """
     if (folder / "model_index.json").is_file():
-        return for_xl(PIPELINE) if (folder / "text_encoder_2").is_dir() else PIPELINE
+        text = PIPELINE if (folder / "understanding").is_dir() else without_understanding(PIPELINE)
+        return for_xl(text) if (folder / "text_encoder_2").is_dir() else text
     if (folder / ADAPTER_NAME).is_file():
         return _adapter_text(folder)
     if (folder / _EMBEDDING).is_file():
@@ -166,7 +168,10 @@ def _adapter_text(folder: Path) -> CardText:
     text = ADAPTER_WITH_CODE if (folder / "pipeline.py").is_file() else ADAPTER
     if (folder / _BASE_LORA).is_file():
         text = with_base_lora(text)
-    encoders = json.loads(_header(folder)["configuration"])["condition_dims"]
+    header = _header(folder)
+    if not (header.get("understanding") or header.get("chain")):
+        text = without_understanding(text)
+    encoders = json.loads(header["configuration"])["condition_dims"]
     return for_xl(text) if len(encoders) > 1 else text
 
 
