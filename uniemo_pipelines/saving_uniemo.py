@@ -157,6 +157,8 @@ class UniEmoSavingMixin(UniEmoLoaderMixin):
     def save_config(self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **kwargs: Any) -> None:
         """As diffusers' own, which `save_pretrained` calls last, with the code and the understanding model."""
         folder = Path(save_directory)
+        for name in self.components:
+            _forget_place(folder / name / "config.json")
         write_code(type(self), folder)
         if self.fusion is not None:
             shutil.copyfile(_file_of(UniEmoFusionModel), folder / "fusion" / _file_of(UniEmoFusionModel).name)
@@ -174,7 +176,7 @@ class UniEmoSavingMixin(UniEmoLoaderMixin):
         content["understanding"] = None
         if self._understands:
             content |= _understanding_entries(path.parent)
-        content.pop("_name_or_path", None)  # where it lay before, often on this machine, is nobody else's matter
+        content.pop("_name_or_path", None)
         path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
     @property
@@ -229,6 +231,15 @@ def _entry_text(name: str, module: str, siblings: list[str]) -> str:
         *(f"    from .{sibling} import __doc__  # noqa: F401" for sibling in siblings),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _forget_place(config: Path) -> None:
+    """Where a component lay before, which diffusers writes, is often on this machine, and nobody else's matter."""
+    if not config.is_file():
+        return
+    content = json.loads(config.read_text(encoding="utf-8"))
+    if content.pop("_name_or_path", None) is not None:
+        config.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _own_class(pipeline: type) -> type:
