@@ -9,6 +9,7 @@ import torch
 from diffusers.utils import logging
 from hub_server import HubServer, User
 from huggingface_hub import ModelCard
+from peft import LoraConfig, get_peft_model_state_dict
 from PIL import Image
 from transformers import AutoModelForImageClassification
 
@@ -162,6 +163,20 @@ def test_a_pipeline_is_exported_with_a_card_of_what_is_known_beside_its_adapter(
     card = ModelCard.load(tmp_path / "whole" / "README.md")
     assert 'DiffusionPipeline.from_pretrained("ann/whole", trust_remote_code=True)' in card.text
     assert [found.metric_value for found in card.data.eval_results] == [0.75]
+
+
+def test_lora_that_an_adapter_was_trained_with_goes_along(adapter, base, tmp_path):
+    trained = UniEmoPipeline(**tiny.stable_diffusion())
+    trained.unet.add_adapter(LoraConfig(r=2, lora_alpha=2, target_modules=["to_q", "to_v"], init_lora_weights=False))
+    trained.save_lora_weights(adapter.parent, unet_lora_layers=get_peft_model_state_dict(trained.unet))
+    export_adapter(tmp_path / "small", str(adapter.parent), "ann/small")
+    assert (tmp_path / "small" / "pytorch_lora_weights.safetensors").is_file()
+    assert 'pipe.load_lora_weights("ann/small")' in (tmp_path / "small" / "README.md").read_text(encoding="utf-8")
+    export_pipeline(tmp_path / "whole", base, str(adapter.parent))
+    inputs = (torch.rand(1, 4, 16, 16), 5, torch.rand(1, 3, tiny.TEXT_WIDTH))
+    merged = UniEmoPipeline.from_pretrained(tmp_path / "whole").unet
+    assert torch.allclose(merged(*inputs).sample, trained.unet(*inputs).sample, atol=1e-5)
+    assert not torch.allclose(merged(*inputs).sample, tiny.stable_diffusion()["unet"](*inputs).sample, atol=1e-3)
 
 
 @pytest.mark.parametrize("here", ["dreamshaper", "base"])

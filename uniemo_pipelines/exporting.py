@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
+from diffusers.loaders.lora_base import LORA_WEIGHT_NAME_SAFE
 
 from .adapters_uniemo import ADAPTER_NAME, find_adapter, read_adapter
 from .cards_uniemo import CARD, add_card
@@ -35,6 +36,10 @@ def export_pipeline(directory: Path, base: str, adapter: str, repo_id: str | Non
     """
     path = find_adapter(adapter)
     pipe = pipeline_class(base).from_pretrained(base, dtype=torch.float32)
+    if path.with_name(LORA_WEIGHT_NAME_SAFE).is_file():  # of the base, which the adapter was trained with
+        pipe.load_lora_weights(path.parent, weight_name=LORA_WEIGHT_NAME_SAFE)
+        pipe.fuse_lora()
+        pipe.unload_lora_weights()
     pipe.load_uniemo(path)
     with whole_folder(directory) as folder:
         pipe.save_pretrained(folder)

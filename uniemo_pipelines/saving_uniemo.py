@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from diffusers import DiffusionPipeline
+from diffusers.loaders.lora_base import LORA_WEIGHT_NAME_SAFE
 from diffusers.utils import SAFETENSORS_WEIGHTS_NAME
 from huggingface_hub import CommitInfo, HfApi
 
@@ -204,6 +205,8 @@ def write_adapter_repository(
         understanding = folder / UNDERSTANDING
         adapter.save_understanding(understanding)
     write_adapter(folder / ADAPTER_NAME, adapter.fusion, base_model, understanding)
+    if adapter.folder is not None and (adapter.folder / LORA_WEIGHT_NAME_SAFE).is_file():  # trained with it
+        shutil.copyfile(adapter.folder / LORA_WEIGHT_NAME_SAFE, folder / LORA_WEIGHT_NAME_SAFE)
     write_code(pipeline, folder)
 
 
