@@ -63,12 +63,15 @@ def export(
     eight at once, which has no more variety than the mean. They may lie beside an adapter, in the same folder.
     """
     from .folders import check_new
+    from .hub_uniemo import is_repository
 
     repositories = [folder for folder in (hub_repo, adapter_repo, understanding) if folder is not None]
     if not repositories and textual_inversion is None:
         raise ValueError("name what to export: --hub-repo, --adapter-repo, --understanding or --textual-inversion.")
     if hub_repo is None and model is not None:
         raise ValueError("expected --hub-repo with --model, found none.")
+    if repo_id is not None and not is_repository(repo_id):
+        raise ValueError(f"expected --repo-id YOU/NAME, as it will be on the Hub, found '{repo_id}'.")
     if repo_id is not None and len({*repositories, textual_inversion} - {None}) > 1:
         raise ValueError(f"expected one repository for {repo_id}, found several; export them one by one.")
     if len(set(repositories)) < len(repositories):
