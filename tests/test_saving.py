@@ -12,6 +12,7 @@ from huggingface_hub import ModelCard
 from peft import LoraConfig, get_peft_model_state_dict
 from PIL import Image
 from transformers import AutoModelForImageClassification
+from typer.testing import CliRunner
 
 from uniemo_pipelines import (
     UniEmoControlNetPipeline,
@@ -22,6 +23,7 @@ from uniemo_pipelines import (
 )
 from uniemo_pipelines.adapters_uniemo import ADAPTER_NAME, read_adapter, write_adapter
 from uniemo_pipelines.chain_uniemo import take_chain
+from uniemo_pipelines.cli import app
 from uniemo_pipelines.exporting import export_adapter, export_pipeline, export_understanding
 from uniemo_pipelines.modeling_uniemo import UniEmoUnderstandingModel
 from uniemo_pipelines.training_records_uniemo import Result, write_results
@@ -228,6 +230,16 @@ def test_an_adapters_understanding_model_is_exported_for_the_auto_classes(adapte
     model = AutoModelForImageClassification.from_pretrained(tmp_path / "out")
     pixels = torch.rand(1, 3, 32, 32)
     assert torch.equal(model(pixels).logits, tiny.understanding()(pixels).logits)
+
+
+def test_the_command_line_reads_what_it_exported(adapter, base, tmp_path):
+    export_pipeline(tmp_path / "whole", base, str(adapter))
+    export_pipeline(tmp_path / "again", str(tmp_path / "whole"), str(adapter))
+    for options in ((), ("--adapter", str(adapter))):
+        out = tmp_path / f"{len(options)}.png"
+        whole = ("--model", str(tmp_path / "again"), "--steps", "1", "--device", "cpu")
+        result = CliRunner().invoke(app, ["generate", "awe", "--out", str(out), *whole, *options])
+        assert result.exit_code == 0 and out.is_file(), result.output
 
 
 def test_an_export_that_fails_leaves_nothing(adapter, tmp_path):

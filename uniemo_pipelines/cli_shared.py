@@ -75,7 +75,10 @@ def load_pipeline(model: str | None, adapter: str | None, device: str) -> "UniEm
     base = model or embedded.existing(embedded.STABLE_DIFFUSION)
     with whole_weights(base):
         pipe = pipeline_class(base).from_pretrained(base, dtype=dtype)
-    pipe.load_uniemo(adapter or embedded.existing(embedded.ADAPTER))
+    if adapter is not None and pipe.list_uniemo():  # a pipeline that came with one
+        pipe.unload_uniemo()
+    if not pipe.list_uniemo():
+        pipe.load_uniemo(adapter or embedded.existing(embedded.ADAPTER))
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(where)
 

@@ -40,6 +40,8 @@ def export_pipeline(directory: Path, base: str, adapter: str, repo_id: str | Non
         pipe.load_lora_weights(path.parent, weight_name=LORA_WEIGHT_NAME_SAFE)
         pipe.fuse_lora()
         pipe.unload_lora_weights()
+    if pipe.list_uniemo():  # a base that came with an adapter
+        pipe.unload_uniemo()
     pipe.load_uniemo(path)
     with whole_folder(directory) as folder:
         pipe.save_pretrained(folder)
