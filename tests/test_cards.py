@@ -319,6 +319,11 @@ def test_a_pipeline_on_another_base_names_that(source, tmp_path):
     assert (source / CONTACT_SHEET).is_file()
 
 
+def test_of_several_adapters_in_a_folder_the_exported_one_names_its_base(source, tmp_path):
+    write_adapter(tmp_path / "out" / ADAPTER_NAME, tiny.fusion(), "ann/base")
+    assert ModelCard.load(add_card(tmp_path / "out", source)).data.base_model == "ann/base"
+
+
 def test_an_exported_understanding_model_has_its_own_record_where_there_is_one(source, tmp_path):
     tiny.save_understanding(tmp_path / "model")
     (source / "understanding").mkdir()

@@ -134,7 +134,8 @@ def add_card(
         write_record(folder, replace(_known(source), measured="", limits=()))
     else:
         copy_records(source, folder)
-        known = _known(source)
+        known = _known(folder)  # an adapter's own file first: in its source there may be several
+        known = replace(known, base_model=known.base_model or _known(source).base_model)
         if base_model is not None and known.base_model not in (None, base_model):
             write_results(folder, [result for result in read_results(source) if result.task == UNDERSTANDING.task])
             (folder / CONTACT_SHEET).unlink(missing_ok=True)
