@@ -144,7 +144,9 @@ def test_what_networks_said_is_kept(
     reader = arguments.extractors[0]
     fewer = {"models": [], "generated": arguments.generated[:1], "attributes": None, "pairwise": None}
     arguments = replace(arguments, extractors=[reader], **fewer)
+    arguments.observed = str(Path(arguments.output).with_name("shared"))  # where other evaluations find it too
     evaluate.main(data, arguments)
+    assert not (Path(arguments.output) / "observed").exists()
     first = json.loads((Path(arguments.output) / "evaluation.json").read_text())
     with monkeypatch.context() as patched:
         patched.setattr(PlainClassifier, "forward", lambda *_: pytest.fail("it had spoken"))

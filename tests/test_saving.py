@@ -242,10 +242,14 @@ def test_the_command_line_reads_what_it_exported(adapter, base, tmp_path):
         assert result.exit_code == 0 and out.is_file(), result.output
 
 
-def test_an_export_that_fails_leaves_nothing(adapter, tmp_path):
+def test_an_export_that_fails_says_why_and_leaves_nothing(adapter, tmp_path):
+    (tmp_path / "flux").mkdir()
+    (tmp_path / "flux" / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
     before = sorted(tmp_path.iterdir())
-    with pytest.raises(OSError):
+    with pytest.raises(FileNotFoundError, match="found nothing at '.*no base'"):
         export_pipeline(tmp_path / "whole", str(tmp_path / "no base"), str(adapter))
+    with pytest.raises(ValueError, match="Stable Diffusion 1.x, 2.x or XL, found at '.*flux' a FluxPipeline"):
+        export_pipeline(tmp_path / "whole", str(tmp_path / "flux"), str(adapter))
     write_adapter(tmp_path / "adapter" / "mute.safetensors", tiny.fusion())
     with pytest.raises(ValueError, match="names its understanding model"):
         export_understanding(tmp_path / "whole", str(tmp_path / "adapter" / "mute.safetensors"))
@@ -270,6 +274,7 @@ def test_a_push_keeps_the_folders_own_card_and_makes_the_repository_asked_for(pi
         assert repository.files["README.md"] == b"# A card"
         pipe.push_to_hub("ann/model", token="secret", subfolder="deep")
         assert "deep/model_index.json" in hub.repositories["ann/model"].files
+        assert "deep/README.md" not in hub.repositories["ann/model"].files, "its code would load from above"
 
 
 def test_a_push_says_what_is_known_beside_the_adapter(adapter, pipe, tmp_path, monkeypatch):
@@ -286,6 +291,15 @@ def test_a_push_says_what_is_known_beside_the_adapter(adapter, pipe, tmp_path, m
         }.items():
             card = ModelCard(hub.repositories[f"ann/{name}"].files["README.md"].decode())
             assert code in card.text and [found.metric_value for found in card.data.eval_results] == [0.75]
+        pipe.push_to_hub("ann/half", token="secret", variant="fp16")
+        card = ModelCard(hub.repositories["ann/half"].files["README.md"].decode())
+        assert 'from_pretrained("ann/half", variant="fp16", trust_remote_code=True)' in card.text
+        redraw = UniEmoImg2ImgPipeline.from_pipe(pipe)
+        redraw.push_to_hub("ann/redraw", token="secret")
+        redraw.push_uniemo_to_hub("ann/redraw-adapter", token="secret")
+        for name in ("redraw", "redraw-adapter"):
+            assert "README.md" not in hub.repositories[f"ann/{name}"].files, "whose code draws from text"
+        redraw.unload_uniemo()
         pipe.unload_uniemo()
         pipe.push_to_hub("ann/stock", token="secret")
         assert "README.md" not in hub.repositories["ann/stock"].files, "it is not ours to describe"

@@ -323,6 +323,7 @@ def main(data: DataArguments, arguments: EvaluationArguments) -> None:
     """Evaluate, print the tables, and write them beside the arguments that they came from."""
     check(data, arguments)
     output, parts = Path(arguments.output), []
+    output.mkdir(parents=True, exist_ok=True)
     folder = Path(arguments.observed or output / "observed")
     observer = Observer(folder, arguments.batch_size, arguments.num_workers)
     real = read_rows(data, arguments.split)

@@ -1,7 +1,8 @@
 """The code that model cards show: each a few lines that run as they stand, one after another.
 
 `{place}` and `{base_place}` stand for where the model and its base are. Where calls need other arguments than the
-pipeline's defaults, `{options}` is the line that names them, and `{call}` what hands them to a call.
+pipeline's defaults, `{options}` is the line that names them, and `{call}` what hands them to a call; `{variant}` names
+the variant of the weights where there are no plain ones.
 """
 
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ DIFFUSERS = Usage(
     """
 from diffusers import DiffusionPipeline
 
-pipe = DiffusionPipeline.from_pretrained("{place}", trust_remote_code=True)
+pipe = DiffusionPipeline.from_pretrained("{place}"{variant}, trust_remote_code=True)
 {options}image = pipe(emotion="awe"{call}).images[0]
 image = pipe("a photo of a <awe> street"{call}).images[0]
 """,
@@ -125,7 +126,7 @@ FAMILY = Usage(
     """
 from uniemo_pipelines import UniEmoImg2ImgPipeline
 
-redraw = UniEmoImg2ImgPipeline.from_pretrained("{place}")
+redraw = UniEmoImg2ImgPipeline.from_pretrained("{place}"{variant})
 image = redraw("a photo of a street", image=image, strength=0.7, emotion="fear"{call}).images[0]
 """,
     _FAMILY,
@@ -148,7 +149,7 @@ OFFLINE = Usage(
     """
 from huggingface_hub import snapshot_download
 
-pipe = DiffusionPipeline.from_pretrained(snapshot_download("{place}"), trust_remote_code=True)
+pipe = DiffusionPipeline.from_pretrained(snapshot_download("{place}"){variant}, trust_remote_code=True)
 """,
     _OFFLINE,
     on_hub=True,

@@ -89,7 +89,7 @@ def make_card(folder: str | os.PathLike[str], name: str | None = None, text: Car
         _summary(text, record),
         record.about,
         _contact_sheet(folder, text),
-        _how_to_use(text, record, name),
+        _how_to_use(text, record, name, _variant(folder)),
         f"## Results\n\n{results_table(results)}",
         record.measured if results else "",
         _pictures(folder),
@@ -250,13 +250,20 @@ def _contact_sheet(folder: Path, text: CardText) -> str:
     return f"![Rows of pictures, one for each emotion]({CONTACT_SHEET})\n\nFrom above: {_emotions()}."
 
 
-def _how_to_use(text: CardText, record: TrainingRecord, name: str) -> str:
+def _variant(folder: Path) -> str | None:
+    """The variant that a pipeline's weights are there in alone; None where they are there without one."""
+    names = [file.name.split(".") for file in (folder / "unet").glob("*.safetensors")]
+    return names[0][1] if names and all(len(parts) > 2 for parts in names) else None
+
+
+def _how_to_use(text: CardText, record: TrainingRecord, name: str, variant: str | None) -> str:
     options = ", ".join(f'"{argument}": {value!r}' for argument, value in record.call.items())
     named = {
         "place": name if "/" in name else f"path/to/{name}",
         "base_place": hub_name(record.base_model) or f"path/to/{record.base_model or 'base'}",
         "options": f"options = {{{options}}}\n" if options else "",
         "call": ", **options" if options else "",
+        "variant": f', variant="{variant}"' if variant else "",
     }
     usages = [_usage(usage, named) for usage in text.usages if "/" in name or not usage.on_hub]
     if len(usages) == 1:

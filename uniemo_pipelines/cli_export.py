@@ -51,7 +51,8 @@ def export(
 
     uniemo export --textual-inversion embeddings
 
-    Each has a model card. What is written is published by: hf upload YOU/NAME DIR. In diffusers, without this package:
+    Each new folder has a model card. What is written is published by: hf upload YOU/NAME DIR. In diffusers, without
+    this package:
 
     A whole pipeline is DiffusionPipeline.from_pretrained("YOU/NAME", trust_remote_code=True). An adapter is for its
     base: DiffusionPipeline.from_pretrained(BASE, custom_pipeline="YOU/NAME", trust_remote_code=True), then
@@ -72,6 +73,8 @@ def export(
         raise ValueError("expected --hub-repo with --model, found none.")
     if repo_id is not None and not is_repository(repo_id):
         raise ValueError(f"expected --repo-id YOU/NAME, as it will be on the Hub, found '{repo_id}'.")
+    if repo_id is not None and "." in repo_id:
+        typer.echo(f"note: diffusers cannot run the code of a repository with a dot in its name: {repo_id}", err=True)
     if repo_id is not None and len({*repositories, textual_inversion} - {None}) > 1:
         raise ValueError(f"expected one repository for {repo_id}, found several; export them one by one.")
     if len(set(repositories)) < len(repositories):

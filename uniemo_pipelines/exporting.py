@@ -4,7 +4,6 @@ Each is written whole or not at all, with a card made from what lies beside the 
 """
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
@@ -13,6 +12,7 @@ from diffusers.loaders.lora_base import LORA_WEIGHT_NAME_SAFE
 from .adapters_uniemo import ADAPTER_NAME, find_adapter, read_adapter
 from .cards_uniemo import CARD, add_card
 from .folders import whole_folder
+from .hub_uniemo import is_repository
 from .loaders_uniemo import LoadedAdapter
 from .pipeline_uniemo import UniEmoPipeline
 from .pipeline_uniemo_xl import UniEmoXLPipeline
@@ -88,6 +88,15 @@ def export_embeddings(directory: Path, adapter: str, vectors: int, repo_id: str 
 
 
 def pipeline_class(base: str) -> type[DiffusionPipeline]:
-    """Our class for a base, by what its folder or repository says it is."""
-    config: dict[str, Any] = UniEmoPipeline.load_config(base)
-    return UniEmoXLPipeline if "XL" in str(config.get("_class_name")) else UniEmoPipeline
+    """Our class for a base, by what its folder or repository says it is.
+
+    Raises:
+        ValueError: it is for no class of ours.
+        FileNotFoundError: nothing is there.
+    """
+    if not Path(base).exists() and not is_repository(base):
+        raise FileNotFoundError(f"Expected a Stable Diffusion's folder or repository, found nothing at '{base}'.")
+    name = str(UniEmoPipeline.load_config(base).get("_class_name"))
+    if "StableDiffusion" not in name and "UniEmo" not in name:
+        raise ValueError(f"Expected a Stable Diffusion 1.x, 2.x or XL, found at '{base}' a {name}.")
+    return UniEmoXLPipeline if "XL" in name else UniEmoPipeline

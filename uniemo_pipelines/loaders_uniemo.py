@@ -32,7 +32,7 @@ from .adapters_uniemo import (
     write_adapter,
 )
 from .fusion_uniemo import EMOTIONS, UniEmoFusionModel
-from .hub_uniemo import advice, located, snapshot_of
+from .hub_uniemo import advice, is_repository, located, snapshot_of
 from .prompting_uniemo import EMOTION_TOKENS, PseudoTokens, checked_number
 from .understanding_uniemo import ImageInput, load_understanding, read_features
 
@@ -110,7 +110,8 @@ class LoadedAdapter:
     @property
     def is_understood_here(self) -> bool:
         """Whether the understanding model lies on this machine alone, in a folder or set by hand."""
-        on_hub = self.understanding and not Path(self.understanding).is_dir()
+        place = self.understanding or ""
+        on_hub = place.startswith(HF_PROTOCOL) or (is_repository(place) and not Path(place).is_dir())
         return self.understands and self.chain is None and not on_hub
 
     def save_understanding(self, directory: Path) -> None:

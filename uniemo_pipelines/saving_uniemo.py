@@ -10,6 +10,7 @@ A folder of `save_pretrained` has diffusers' layout, and beside it:
 Whoever has this package, or has loaded such code already, reads the folder with the classes at hand.
 """
 
+import inspect
 import json
 import os
 import re
@@ -74,7 +75,8 @@ class UniEmoSavingMixin(UniEmoLoaderMixin):
             logger.warning("save_pretrained writes one adapter of several; save_uniemo writes any by its name.")
         options = (safe_serialization, variant, max_shard_size)
         if push_to_hub:  # first, for nothing has to be written where that is refused
-            repo_id = _create(hub_arguments.pop("repo_id", Path(save_directory).name), hub_arguments)
+            name, private = hub_arguments.pop("repo_id", Path(save_directory).name), hub_arguments.pop("private", None)
+            repo_id = _create(name, private, hub_arguments.get("token"))
         with self._hidden_tokens():
             super().save_pretrained(os.fspath(save_directory), *options, use_flashpack=use_flashpack)
         if push_to_hub:
@@ -92,13 +94,17 @@ class UniEmoSavingMixin(UniEmoLoaderMixin):
         variant: str | None = None,
         subfolder: str | None = None,
     ) -> CommitInfo:
-        """Upload what `save_pretrained` writes; as diffusers' own, but with a card that says what it is."""
-        hub = {"commit_message": commit_message, "private": private, "token": token, "create_pr": create_pr}
-        repo_id = _create(repo_id, hub)
+        """Upload what `save_pretrained` writes; as diffusers' own, but with a card that says what it is.
+
+        A card is for a whole repository that draws from text; with `subfolder`, and of image to image, inpainting and
+        ControlNet, there is none.
+        """
+        repo_id = _create(repo_id, private, token)
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, safe_serialization, variant)
-            self._describe(Path(folder), repo_id)
-            return _publish(folder, repo_id, subfolder=subfolder, **hub)
+            if subfolder is None:
+                self._describe(Path(folder), repo_id)
+            return _publish(folder, repo_id, token, commit_message, create_pr, subfolder)
 
     def push_uniemo_to_hub(
         self,
@@ -111,22 +117,23 @@ class UniEmoSavingMixin(UniEmoLoaderMixin):
     ) -> CommitInfo:
         """Upload an adapter, the active one of the largest weight unless named, for `load_uniemo(repo_id)`.
 
-        The repository carries this pipeline's code, for `custom_pipeline=repo_id` on the adapter's base, and a card.
+        The repository carries this pipeline's code, for `custom_pipeline=repo_id` on the adapter's base, and a card as
+        `push_to_hub` makes one.
 
         Raises:
             ValueError: no adapter is loaded, or none of this name.
         """
         adapter = self._adapter(adapter_name)
-        hub = {"commit_message": commit_message, "private": private, "token": token, "create_pr": create_pr}
-        repo_id = _create(repo_id, hub)
+        repo_id = _create(repo_id, private, token)
         with tempfile.TemporaryDirectory() as folder:
             write_adapter_repository(folder, adapter, type(self), self._base_name(adapter))
-            add_card(folder, adapter.folder, repo_id)
-            return _publish(folder, repo_id, **hub)
+            if self._draws_from_text:
+                add_card(folder, adapter.folder, repo_id)
+            return _publish(folder, repo_id, token, commit_message, create_pr)
 
     def _describe(self, folder: Path, repo_id: str) -> None:
-        """Give a folder its card, unless it has one, or is a stock pipeline's."""
-        if self._uniemo.adapters and not (folder / CARD).is_file():
+        """Give a folder its card, unless it has one, or is of a pipeline that there are no cards for."""
+        if self._uniemo.adapters and self._draws_from_text and not (folder / CARD).is_file():
             adapter = self._uniemo.main
             add_card(folder, adapter.folder, repo_id, self._other_base(adapter))
 
@@ -179,6 +186,11 @@ class UniEmoSavingMixin(UniEmoLoaderMixin):
             content |= _understanding_entries(path.parent)
         content.pop("_name_or_path", None)
         path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+    @property
+    def _draws_from_text(self) -> bool:
+        """Whether a prompt is enough, as the code on cards has it."""
+        return "image" not in inspect.signature(type(self).__call__).parameters
 
     @property
     def _understands(self) -> bool:
@@ -267,13 +279,12 @@ def _understanding_entries(folder: Path) -> dict[str, Any]:
     return {"understanding": UNDERSTANDING, "_ignore_files": files}
 
 
-def _create(repo_id: str, hub: dict[str, Any]) -> str:
-    """A repository's full name; made if there is none. What is for that alone is taken out of the arguments."""
+def _create(repo_id: str, private: bool | None, token: str | None) -> str:
+    """A repository's full name; made if there is none."""
     if "." in repo_id:
         logger.warning(f"diffusers cannot run the code of a repository with a dot in its name: '{repo_id}'.")
-    api = HfApi(token=hub.get("token"))
     with advice(repo_id):
-        return api.create_repo(repo_id, private=hub.pop("private", None), exist_ok=True).repo_id
+        return HfApi(token=token).create_repo(repo_id, private=private, exist_ok=True).repo_id
 
 
 def _publish(
