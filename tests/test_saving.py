@@ -26,7 +26,7 @@ from uniemo_pipelines.chain_uniemo import take_chain
 from uniemo_pipelines.cli import app
 from uniemo_pipelines.exporting import export_adapter, export_pipeline, export_understanding
 from uniemo_pipelines.modeling_uniemo import UniEmoUnderstandingModel
-from uniemo_pipelines.training_records_uniemo import Result, write_results
+from uniemo_pipelines.training_records_uniemo import Result, read_results, write_results
 
 RESULTS = [Result(metric="emotion_accuracy", split="test", value=0.75, pictures=10)]
 PHOTO = Image.new("RGB", (48, 40), (200, 120, 40))
@@ -282,6 +282,8 @@ def test_a_push_says_what_is_known_beside_the_adapter(adapter, pipe, tmp_path, m
     with HubServer({"secret": User("ann")}) as hub:
         hub.stand_in(monkeypatch)
         pipe.push_uniemo_to_hub("ann/adapter", token="secret")
+        export_adapter(tmp_path / "again", "ann/adapter", "ann/again")
+        assert read_results(tmp_path / "again") == RESULTS, "from the Hub too"
         pipe.push_to_hub("ann/whole", token="secret")
         pipe.save_pretrained(tmp_path / "folder", push_to_hub=True, token="secret")
         for name, code in {

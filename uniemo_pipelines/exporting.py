@@ -3,22 +3,25 @@
 Each is written whole or not at all, with a card made from what lies beside the adapter that it was made of.
 """
 
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.loaders.lora_base import LORA_WEIGHT_NAME_SAFE
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError
 
 from .adapters_uniemo import ADAPTER_NAME, find_adapter, read_adapter
 from .cards_uniemo import CARD, add_card
 from .folders import whole_folder
-from .hub_uniemo import is_repository
+from .hub_uniemo import is_repository, snapshot_of
 from .loaders_uniemo import LoadedAdapter
 from .pipeline_uniemo import UniEmoPipeline
 from .pipeline_uniemo_xl import UniEmoXLPipeline
 from .saving_uniemo import write_adapter_repository
 from .textual_inversion_uniemo import export_textual_inversions
-from .training_records_uniemo import RECORD
+from .training_records_uniemo import CONTACT_SHEET, RECORD, RESULTS
 
 
 def export_pipeline(directory: Path, base: str, adapter: str, repo_id: str | None = None) -> None:
@@ -34,7 +37,7 @@ def export_pipeline(directory: Path, base: str, adapter: str, repo_id: str | Non
         ValueError: the adapter is refused, or is for another base.
         OSError: a model is not there, or cannot be fetched.
     """
-    path = find_adapter(adapter)
+    path = _found(adapter)
     pipe = pipeline_class(base).from_pretrained(base, dtype=torch.float32)
     if path.with_name(LORA_WEIGHT_NAME_SAFE).is_file():  # of the base, which the adapter was trained with
         pipe.load_lora_weights(path.parent, weight_name=LORA_WEIGHT_NAME_SAFE)
@@ -54,7 +57,7 @@ def export_adapter(directory: Path, adapter: str, repo_id: str | None = None) ->
     An understanding model that is not in the file is written beside it, unless it is on the Hub. Arguments and errors
     are as above.
     """
-    path = find_adapter(adapter)
+    path = _found(adapter)
     loaded = LoadedAdapter(read_adapter(path))
     pipeline = UniEmoPipeline if len(loaded.fusion.config.condition_dims) == 1 else UniEmoXLPipeline
     with whole_folder(directory) as folder:
@@ -67,7 +70,7 @@ def export_understanding(directory: Path, adapter: str, repo_id: str | None = No
 
     Arguments and errors are as above; ValueError also where the adapter names no understanding model.
     """
-    path = find_adapter(adapter)
+    path = _found(adapter)
     loaded = LoadedAdapter(read_adapter(path))
     with whole_folder(directory) as folder:
         loaded.save_understanding(folder)
@@ -80,11 +83,26 @@ def export_embeddings(directory: Path, adapter: str, vectors: int, repo_id: str 
     Beside an adapter they are a part of its repository; there, and where there is a card or a record already, nothing
     is written but they. Arguments and errors are as above.
     """
-    path = find_adapter(adapter)
+    path = _found(adapter)
     files = export_textual_inversions(read_adapter(path).fusion.float(), directory, vectors)
     if not any((directory / name).exists() for name in (ADAPTER_NAME, CARD, RECORD)):
         add_card(directory, path.parent, repo_id or directory.name)
     return files
+
+
+def _found(adapter: str) -> Path:
+    """An adapter's file; from the Hub, what is known of it there is fetched to its side."""
+    path = find_adapter(adapter)
+    if (snapshot := snapshot_of(path.parent)) is not None:
+        place = {
+            "revision": snapshot.commit,
+            "cache_dir": snapshot.cache_dir,
+            "subfolder": snapshot.inside.rstrip("/") or None,
+        }
+        for name in (RECORD, RESULTS, CONTACT_SHEET, LORA_WEIGHT_NAME_SAFE):
+            with suppress(EntryNotFoundError):
+                hf_hub_download(snapshot.repository, name, **place)
+    return path
 
 
 def pipeline_class(base: str) -> type[DiffusionPipeline]:
