@@ -73,7 +73,8 @@ class HubServer:
         return kept | own | _FAST | ({"HF_TOKEN": token} if token else {})
 
     def stand_in(self, monkeypatch: Any) -> None:
-        """Let this process take the server for the Hub too, as long as pytest's `monkeypatch` lasts."""
+        """Let this process take the server for the Hub too, its cache empty, while `monkeypatch` lasts."""
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(Path(self._scratch.name, "cache")))
         template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, self.url)
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setattr(constants, "ENDPOINT", self.url)
