@@ -24,6 +24,7 @@ from uniemo_pipelines import (
 from uniemo_pipelines.adapters_uniemo import ADAPTER_NAME, read_adapter, write_adapter
 from uniemo_pipelines.chain_uniemo import take_chain
 from uniemo_pipelines.cli import app
+from uniemo_pipelines.cli_shared import load_pipeline
 from uniemo_pipelines.exporting import export_adapter, export_pipeline, export_understanding
 from uniemo_pipelines.modeling_uniemo import UniEmoUnderstandingModel
 from uniemo_pipelines.training_records_uniemo import Result, read_results, write_results
@@ -178,6 +179,8 @@ def test_lora_that_an_adapter_was_trained_with_goes_along(adapter, base, tmp_pat
     inputs = (torch.rand(1, 4, 16, 16), 5, torch.rand(1, 3, tiny.TEXT_WIDTH))
     merged = UniEmoPipeline.from_pretrained(tmp_path / "whole").unet
     assert torch.allclose(merged(*inputs).sample, trained.unet(*inputs).sample, atol=1e-5)
+    drawn = load_pipeline(base, str(adapter.parent), "cpu").unet  # as `uniemo generate` does
+    assert torch.allclose(drawn(*inputs).sample, trained.unet(*inputs).sample, atol=1e-5)
     assert not torch.allclose(merged(*inputs).sample, tiny.stable_diffusion()["unet"](*inputs).sample, atol=1e-3)
 
 

@@ -68,17 +68,15 @@ def whole_weights(where: str) -> Iterator[None]:
 def load_pipeline(model: str | None, adapter: str | None, device: str) -> "UniEmoPipeline | UniEmoXLPipeline":
     import torch
 
-    from .exporting import pipeline_class
+    from .exporting import load_as_trained, pipeline_class
 
     where = find_device(device)
     dtype = torch.float16 if where.type == "cuda" else torch.float32
     base = model or embedded.existing(embedded.STABLE_DIFFUSION)
     with whole_weights(base):
         pipe = pipeline_class(base).from_pretrained(base, dtype=dtype)
-    if adapter is not None and pipe.list_uniemo():  # a pipeline that came with one
-        pipe.unload_uniemo()
-    if not pipe.list_uniemo():
-        pipe.load_uniemo(adapter or embedded.existing(embedded.ADAPTER))
+    if adapter is not None or not pipe.list_uniemo():  # a pipeline may come with one
+        load_as_trained(pipe, adapter or embedded.existing(embedded.ADAPTER))
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(where)
 

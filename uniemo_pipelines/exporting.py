@@ -37,15 +37,11 @@ def export_pipeline(directory: Path, base: str, adapter: str, repo_id: str | Non
         ValueError: the adapter is refused, or is for another base.
         OSError: a model is not there, or cannot be fetched.
     """
-    path = _found(adapter)
     pipe = pipeline_class(base).from_pretrained(base, dtype=torch.float32)
-    if path.with_name(LORA_WEIGHT_NAME_SAFE).is_file():  # of the base, which the adapter was trained with
-        pipe.load_lora_weights(path.parent, weight_name=LORA_WEIGHT_NAME_SAFE)
+    load_as_trained(pipe, adapter)
+    if pipe.get_active_adapters():
         pipe.fuse_lora()
         pipe.unload_lora_weights()
-    if pipe.list_uniemo():  # a base that came with an adapter
-        pipe.unload_uniemo()
-    pipe.load_uniemo(path)
     with whole_folder(directory) as folder:
         pipe.save_pretrained(folder)
         pipe._describe(folder, repo_id or directory.name)
@@ -88,6 +84,19 @@ def export_embeddings(directory: Path, adapter: str, vectors: int, repo_id: str 
     if not any((directory / name).exists() for name in (ADAPTER_NAME, CARD, RECORD)):
         add_card(directory, path.parent, repo_id or directory.name)
     return files
+
+
+def load_as_trained(pipe: DiffusionPipeline, adapter: str) -> None:
+    """Load an adapter in the place of any other, with the LoRA weights of its base that it was trained with, if any.
+
+    Arguments and errors are as above.
+    """
+    path = _found(adapter)
+    if pipe.list_uniemo():
+        pipe.unload_uniemo()
+    pipe.load_uniemo(path)
+    if path.with_name(LORA_WEIGHT_NAME_SAFE).is_file():
+        pipe.load_lora_weights(path.parent, weight_name=LORA_WEIGHT_NAME_SAFE)
 
 
 def _found(adapter: str) -> Path:

@@ -66,10 +66,15 @@ def curves_figure(results: Results) -> Figure:
     if REAL.name in coverage and REAL.name in faithful:
         style = {"color": "gold", "fmt": "*", "markersize": 16}
         _draw_point(axis, coverage[REAL.name], faithful[REAL.name], label=REAL.title, **style)
-    axis.set(xlabel="coverage", ylabel="Emo-A (8)")
+    axis.set(xlabel="coverage", ylabel="Emo-A (8)", xlim=_share(*axis.get_xlim()), ylim=_share(*axis.get_ylim()))
     axis.grid(alpha=0.25)
     figure.legend(loc="outside right upper", fontsize=9)
     return _marked(figure, results)
+
+
+def _share(low: float, high: float) -> tuple[float, float]:
+    """Ends of an axis of shares, which intervals of few seeds leave."""
+    return max(low, 0.0), min(high, 1.02)
 
 
 def feedback_figure(results: Results) -> Figure:
