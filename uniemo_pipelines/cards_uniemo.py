@@ -111,8 +111,7 @@ def add_card(
 ) -> Path:
     """Write the card of an export, from what lies beside the adapter that it was made of; see `write_card`.
 
-    What holds for the export goes into its folder too: of textual inversions, which are not what was measured, no
-    figures, and of an understanding model the record in its own folder, where that has one.
+    What holds for the export goes into its folder too.
 
     Args:
         folder: the export.
@@ -121,7 +120,13 @@ def add_card(
         base_model: of a pipeline on another base than the adapter was trained on, for which nothing holds that was
             found of drawing with that one.
     """
-    folder, source = Path(folder), Path(source or folder)
+    _take_records(Path(folder), Path(source or folder), base_model)
+    return write_card(folder, name)
+
+
+def _take_records(folder: Path, source: Path, base_model: str | None) -> None:
+    """Of textual inversions, which are not what was measured, no figures; of an understanding model the record in its
+    own folder, where that has one."""
     text = text_of(folder)
     if text.task == UNDERSTANDING.task:
         own = source / "understanding"
@@ -141,7 +146,6 @@ def add_card(
             (folder / CONTACT_SHEET).unlink(missing_ok=True)
             known = replace(known, call={}, measured="")
         write_record(folder, replace(known, base_model=base_model or known.base_model))
-    return write_card(folder, name, text)
 
 
 def text_of(folder: Path) -> CardText:
