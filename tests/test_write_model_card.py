@@ -4,12 +4,25 @@ import re
 
 import pytest
 
-from training.write_model_card import BY_HAND, MODEL_CARD, with_card
+from training.write_model_card import BY_HAND, MODEL_CARD, NAME, with_card
+from uniemo_pipelines import embedded
+from uniemo_pipelines.exporting import export_pipeline
 
 
 def test_the_upper_part_is_made_from_the_data_of_today():
     text = MODEL_CARD.read_text(encoding="utf-8")
     assert with_card(text) == text, "stale: run python -m training.write_model_card"
+
+
+@pytest.mark.slow
+def test_it_is_the_card_that_is_exported_with_the_embedded_model(tmp_path):
+    export_pipeline(tmp_path / "whole", str(embedded.STABLE_DIFFUSION), str(embedded.ADAPTER), NAME)
+    exported = (tmp_path / "whole" / "README.md").read_text(encoding="utf-8")
+    upper = MODEL_CARD.read_text(encoding="utf-8").partition(BY_HAND)[0]
+    assert (
+        upper.replace("(uniemo_pipelines/mini/contact_sheet.jpg)", "(contact_sheet.jpg)").rstrip() == exported.rstrip()
+    )
+    assert (tmp_path / "whole" / "contact_sheet.jpg").is_file()
 
 
 def test_what_is_written_by_hand_stays():

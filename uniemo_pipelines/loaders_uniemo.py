@@ -568,7 +568,7 @@ class UniEmoLoaderMixin:
     def _other_base(self, adapter: LoadedAdapter) -> str | None:
         """The base of this pipeline, where it is another than the adapter was trained on; None where it is not known.
 
-        A folder of the trained base's name is taken for that.
+        A folder of the trained base's name is taken for that, and one that lies beside the adapter.
         """
         name, trained = self._own_name(adapter), adapter.base_model
         if name is None or name == trained:
@@ -577,7 +577,8 @@ class UniEmoLoaderMixin:
             return name
         snapshot = snapshot_of(Path(name))
         folder = snapshot.repository.rpartition("/")[2] if snapshot else Path(name).resolve().name
-        if trained is not None and trained.rpartition("/")[2] == folder:
+        is_beside = adapter.folder is not None and Path(name).resolve().parent == adapter.folder.resolve()
+        if is_beside or (trained is not None and trained.rpartition("/")[2] == folder):
             return None
         return snapshot.repository if snapshot else folder
 
