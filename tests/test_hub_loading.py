@@ -94,7 +94,8 @@ def expect(pipe: UniEmoPipeline, folder: Path, **others: object) -> None:
 
 def run(hub: HubServer, folder: Path, script: str, **variables: str) -> None:
     """In a process with an empty cache, in `folder`."""
-    environment = hub.environment(folder / "home") | {"PYTHONPATH": "", "OMP_NUM_THREADS": "1"} | variables
+    threads = str(torch.get_num_threads())  # as many as here, or images differ in their last bits
+    environment = hub.environment(folder / "home") | {"PYTHONPATH": "", "OMP_NUM_THREADS": threads} | variables
     subprocess.run([sys.executable, "-c", PREAMBLE + script, str(ROOT)], cwd=folder, env=environment, check=True)
 
 
