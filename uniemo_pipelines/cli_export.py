@@ -1,5 +1,6 @@
 """The command `uniemo export`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -63,24 +64,14 @@ def export(
     <awe>_1 ... <awe>_7 into each prompt, in turn or by chance: they span the emotion's variety. <awe> then means all
     eight at once, which has no more variety than the mean. They may lie beside an adapter, in the same folder.
     """
-    from .folders import check_new
-    from .hub_uniemo import is_repository
-
     repositories = [folder for folder in (hub_repo, adapter_repo, understanding) if folder is not None]
     if not repositories and textual_inversion is None:
         raise ValueError("name what to export: --hub-repo, --adapter-repo, --understanding or --textual-inversion.")
     if hub_repo is None and model is not None:
         raise ValueError("expected --hub-repo with --model, found none.")
-    if repo_id is not None and not is_repository(repo_id):
-        raise ValueError(f"expected --repo-id YOU/NAME, as it will be on the Hub, found '{repo_id}'.")
-    if repo_id is not None and "." in repo_id:
-        typer.echo(f"note: diffusers cannot run the code of a repository with a dot in its name: {repo_id}", err=True)
-    if repo_id is not None and len({*repositories, textual_inversion} - {None}) > 1:
-        raise ValueError(f"expected one repository for {repo_id}, found several; export them one by one.")
-    if len(set(repositories)) < len(repositories):
-        raise ValueError(f"expected a folder of its own for each repository, found {repositories[0]} twice.")
-    for folder in repositories:
-        check_new(folder)
+    if repo_id is not None:
+        _check_repository(repo_id, len({*repositories, textual_inversion} - {None}))
+    _check_folders(repositories)
     quiet()
     from . import exporting
 
@@ -99,6 +90,26 @@ def export(
     if textual_inversion is not None:
         for file in exporting.export_embeddings(textual_inversion, source, vectors, repo_id):
             typer.echo(file)
+
+
+def _check_repository(repo_id: str, exported: int) -> None:
+    from .hub_uniemo import is_repository
+
+    if not is_repository(repo_id):
+        raise ValueError(f"expected --repo-id YOU/NAME, as it will be on the Hub, found '{repo_id}'.")
+    if exported > 1:
+        raise ValueError(f"expected one repository for {repo_id}, found several; export them one by one.")
+    if "." in repo_id:
+        typer.echo(f"note: diffusers cannot run the code of a repository with a dot in its name: {repo_id}", err=True)
+
+
+def _check_folders(repositories: Sequence[Path]) -> None:
+    from .folders import check_new
+
+    if len(set(repositories)) < len(repositories):
+        raise ValueError(f"expected a folder of its own for each repository, found {repositories[0]} twice.")
+    for folder in repositories:
+        check_new(folder)
 
 
 def _size(folder: Path) -> str:

@@ -31,6 +31,7 @@ class OneLineErrors(TyperGroup):
     """What goes wrong with a user's input is one line on stderr and exit code 2, never a traceback."""
 
     def invoke(self, ctx: typer.Context) -> Any:
+        """Run a command; see the class for what it may end with."""
         try:
             return super().invoke(ctx)
         except BrokenPipeError:  # the reader of our output left; typer ends quietly
@@ -66,6 +67,14 @@ def whole_weights(where: str) -> Iterator[None]:
 
 
 def load_pipeline(model: str | None, adapter: str | None, device: str) -> "UniEmoPipeline | UniEmoXLPipeline":
+    """A base with an adapter on a device, the embedded ones where None is given.
+
+    A base that came with an adapter keeps it, unless another is given.
+
+    Raises:
+        ValueError: the base or the adapter is refused, or there is no such device.
+        OSError: one of them is not there, or cannot be fetched.
+    """
     import torch
 
     from .exporting import load_as_trained, pipeline_class
@@ -82,6 +91,10 @@ def load_pipeline(model: str | None, adapter: str | None, device: str) -> "UniEm
 
 
 def load_understanding(model: str | None, device: str) -> "Understanding":
+    """An understanding model on a device with its image processor, the embedded one where None is given.
+
+    Errors are as above.
+    """
     import torch
     from transformers import CLIPImageProcessorPil
 

@@ -241,9 +241,9 @@ def _entry_text(name: str, module: str, siblings: list[str]) -> str:
     lines = [
         '"""What diffusers runs of this repository, with `trust_remote_code=True` or as `custom_pipeline`."""\n',
         "from typing import TYPE_CHECKING\n",
-        f"from .{module} import {name}  # noqa: F401\n",
+        f"from .{module} import {name}\n",
         "if TYPE_CHECKING:  # never run: of a folder diffusers takes no other modules than those that this file names",
-        *(f"    from .{sibling} import __doc__  # noqa: F401" for sibling in siblings),
+        *(f"    from .{sibling} import __doc__" for sibling in siblings),
     ]
     return "\n".join(lines) + "\n"
 
