@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 from training.config import RunArguments, SelectingRunArguments, parse
@@ -31,26 +31,19 @@ SECTIONS = {
 }
 
 
-def run_here(command: Sequence[str], **options: object) -> SimpleNamespace:
-    """What `subprocess.run` does with a script, without the seconds that a new process takes to import everything."""
-    module, arguments = understood(command)
-    module.main(*arguments)
-    return SimpleNamespace(returncode=0)
-
-
 def understood(command: Sequence[str]) -> tuple[ModuleType, tuple[Any, ...]]:
     """A script's module, and its arguments as its flags fill them."""
-    module = import_module(command[2])
-    script = command[2].removeprefix("training.")
+    module = import_module(command[0])
+    script = command[0].removeprefix("training.")
     types = tuple(getattr(module, one) if isinstance(one, str) else one for one in ARGUMENTS[script])
-    return module, parse(types, SECTIONS.get(script, script), list(command[3:]))
+    return module, parse(types, SECTIONS.get(script, script), list(command[1:]))
 
 
 def flags(task: Task) -> dict[str, list[str]]:
     """A command's flags with their values."""
     found: dict[str, list[str]] = {}
     values: list[str] = []
-    for word in task.command[3:]:
+    for word in task.command[1:]:
         if word.startswith("--"):
             values = found[word[2:]] = []
         else:
@@ -66,7 +59,7 @@ def check_commands(tasks: Sequence[Task], output: Path) -> None:
         assert task.name not in before and before.issuperset(task.needs)
         before.add(task.name)
         needed[task.name] = set(task.needs).union(*(needed[need] for need in task.needs))
-        if task.command[2].removeprefix("training.") not in ARGUMENTS:
+        if task.command[0].removeprefix("training.") not in ARGUMENTS:
             continue
         understood(task.command)
         for flag, values in flags(task).items():

@@ -35,11 +35,22 @@ from training.backbones.diffusion import (
 from training.backbones.gates import ATTRIBUTE_SIZES, fresh_attributes, learn_one_token, one_hot, one_token_gate
 from training.backbones.loop import make_optimizers, train
 from training.backbones.muon import orthogonal
-from training.backbones.reader import ARCHITECTURES, HEADS, Reader, fresh_batches, read, reading_loss
+from training.backbones.reader import (
+    ARCHITECTURES,
+    HEADS,
+    Reader,
+    draw_batch,
+    fresh_batches,
+    load_reader,
+    read,
+    reading_loss,
+)
 from training.backbones.tokenizer import MAX_LENGTH, lexicon, make_tokenizer
 from training.backbones.vae import new_vae, reconstruct, reconstruction_loss
-from training.miniemoset.attributes import PALETTES, Attributes, sample_attributes
+from training.make_mini import CARRIED_JUDGES, JUDGES
+from training.miniemoset.attributes import PALETTES, Attributes, bayes_accuracy, sample_attributes
 from training.miniemoset.captions import full_caption
+from training.miniemoset.streams import Stream
 from uniemo_pipelines.prompting_uniemo import SLOT_TOKEN
 
 
@@ -215,6 +226,15 @@ def test_readers_read_every_head(architecture: str) -> None:
     reading = read(Reader(architecture), render_chunk(7, 0, 3)[0])
     assert reading.emotion.sum(-1).allclose(torch.ones(3))
     assert reading.object_logits.shape == (3, HEADS["objects"]) and reading.object.shape == (3,)
+
+
+@pytest.mark.parametrize("name", JUDGES)
+def test_the_carried_judges_name_emotions_and_are_small(name: str) -> None:
+    path = CARRIED_JUDGES / f"{name}.safetensors"
+    images, _, emotions = draw_batch(Stream.GATES, 7, 200, emotional=True)
+    hits = (read(load_reader(path), images).emotion.argmax(-1).numpy() == emotions).mean()
+    assert path.stat().st_size < 1_000_000
+    assert hits > bayes_accuracy() - 0.1, "their gate, .04 below the optimum, is for ten times as many pictures"
 
 
 def test_reading_loss_leaves_the_emotion_out_where_none_is_known() -> None:

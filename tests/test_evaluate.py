@@ -455,7 +455,7 @@ def test_networks_that_are_none_are_named(world: Path, tmp_path: Path) -> None:
         open_network(CLASSIFIERS, f"model:{tmp_path}")
     with pytest.raises(FileNotFoundError, match="expected the weights of a reader"):
         open_network(CLASSIFIERS, f"reader:{tmp_path / 'none'}")
-    with pytest.raises(ValueError, match="expected the weights of a reader .resnet or convnext., found others"):
+    with pytest.raises(ValueError, match="expected the weights of a reader .*, found others"):
         open_network(CLASSIFIERS, f"reader:{world / 'clip' / 'model.safetensors'}")
     with pytest.raises(ValueError, match="two models, found 'one' alone"):
         open_network(ATTRIBUTES, "classifiers:one")

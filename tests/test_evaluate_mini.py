@@ -49,14 +49,13 @@ def arguments(tmp_path_factory: pytest.TempPathFactory) -> EvaluationArguments:
     PlainClassifier(PlainClassifierConfig(**vision.to_dict())).save_pretrained(root / "baseline")
     tiny.processor().save_pretrained(root / "baseline")
     torch.manual_seed(0)
-    save_model(Reader("convnext"), root / "judge.safetensors")
+    save_model(Reader("regnet"), root / "judge.safetensors")
     return EvaluationArguments(
         data=str(root / "data"),
         base=str(root / "base"),
         adapter=str(root / "adapter"),
         baseline=str(root / "baseline"),
         judge=str(root / "judge.safetensors"),
-        judge_architecture="convnext",
         output=str(root / "evaluation"),
         split="test",
         guidance=3.0,

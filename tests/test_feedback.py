@@ -2,14 +2,13 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import yaml
-from task_commands import check_commands, flags, run_here
+from task_commands import check_commands, flags
 from training_world import write_clip, write_stable_diffusion
 
-from training import feedback, tasks
+from training import feedback
 from training.config import parse
 from training.feedback import FeedbackArguments, Round
 from training.miniemoset.dataset import write_dataset
@@ -88,19 +87,13 @@ def world(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_two_rounds_end_in_an_adapter_and_go_on_from_one(world, monkeypatch, capsys):
-    ran = []
-
-    def run(command: tuple[str, ...], **options: object) -> SimpleNamespace:
-        ran.append(command[2])
-        return run_here(command)
-
-    monkeypatch.setattr(tasks, "subprocess", SimpleNamespace(run=run, STDOUT=None))
+def test_two_rounds_end_in_an_adapter_and_go_on_from_one(world, capsys):
     asked = ["--config", f"{world}/config.yaml"]
     feedback.main(parse(FeedbackArguments, "feedback", asked))
-    assert len(ran) == 10
+    first = {path: path.stat().st_mtime_ns for path in world.glob("out/done/**/*.json")}
     feedback.main(parse(FeedbackArguments, "feedback", [*asked, "--rounds", "2"]))
-    assert len(ran) == 20, "the first round is not done again"
+    assert len(first) == 10 and len(list(world.glob("out/done/**/*.json"))) == 20
+    assert all(path.stat().st_mtime_ns == then for path, then in first.items()), "the first round is not done again"
 
     last = world / "out" / "round-2"
     assert (last / "joint/uniemo_adapter.safetensors").is_file()

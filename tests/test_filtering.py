@@ -298,7 +298,7 @@ def test_the_truth_is_the_worlds_posterior_of_the_attributes_read(tmp_path, monk
     monkeypatch.setattr(purity, "read", lambda _, pictures: select(seen, torch.zeros(len(pictures), dtype=torch.long)))
     pictures = [FilePicture(str(tmp_path / "image.png"))] * 2
     labels = np.array([EMOTIONS.index("awe"), EMOTIONS.index("fear")])
-    truth = purity.read_truth("judge", "resnet", pictures, labels, str(tmp_path / "features"))
+    truth = purity.read_truth("judge", pictures, labels, str(tmp_path / "features"))
     assert truth.likeliest.tolist() == [True, False] and truth.hits.tolist() == [False, True]
     assert truth.posterior == pytest.approx(posterior(awe)[labels])
 

@@ -3,12 +3,11 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from task_commands import check_commands, flags
 
-from training import reproduce, tasks
+from training import reproduce
 from training.backbones.clip import new_clip
 from training.evaluate import POOLED, REAL
 from training.reproduce import ReproductionArguments
@@ -119,17 +118,15 @@ def evaluated(task: Task) -> dict:
 
 @pytest.mark.parametrize("size", SIZES)
 def test_evaluations_become_tables_and_figures(size, tmp_path, monkeypatch, capsys):
-    def run(command: tuple[str, ...], **options: object) -> SimpleNamespace:
-        task = Task("", tuple(command))
+    def run(task: Task) -> None:
         for name in ("output", "output_dir"):
             for folder in flags(task).get(name, []):
                 Path(folder).mkdir(parents=True, exist_ok=True)
                 (Path(folder) / "train.json").write_text("[1, 2, 3]")
-        if command[2] == "training.evaluate":
+        if task.command[0] == "training.evaluate":
             Path(flags(task)["output"][0], "evaluation.json").write_text(json.dumps(evaluated(task)))
-        return SimpleNamespace(returncode=0)
 
-    monkeypatch.setattr(tasks, "subprocess", SimpleNamespace(run=run, STDOUT=None))
+    monkeypatch.setattr(reproduce, "run_tasks", lambda tasks, folder, workers: [run(task) for task in tasks])
     monkeypatch.setattr(measuring, "RUNS", tmp_path)
     (tmp_path / "half_clip").mkdir()
     (tmp_path / "half_clip/gate.json").write_text('{"zero shot": {"scene": 1.0, "object": 0.48}}')

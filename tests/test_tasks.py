@@ -1,6 +1,5 @@
 """Commands that stand on each other."""
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from training.tasks import Task, TaskError, run_tasks, script
 def task(folder: Path, name: str, needs: tuple[str, ...] = (), code: str = "") -> Task:
     """A command that adds its name to a file, after it has run `code`."""
     line = f"import os, time; {code or 'pass'}; open({str(folder / 'order.txt')!r}, 'a').write('{name}\\n')"
-    return Task(name, (sys.executable, "-c", line), needs)
+    return Task(name, ("run_code", line), needs)
 
 
 def order(folder: Path) -> list[str]:
@@ -49,11 +48,20 @@ def test_a_failure_keeps_what_is_done_and_shows_its_last_lines(tmp_path):
     assert order(tmp_path) == ["a", "b", "c"]
 
 
+def test_what_runs_beside_a_failure_comes_to_its_end(tmp_path):
+    tasks = [task(tmp_path, "a", code="exit(3)"), task(tmp_path, "b", code="time.sleep(1)")]
+    for _ in range(2):
+        with pytest.raises(TaskError, match="a failed with 3"):
+            run_tasks(tasks, tmp_path, 2)
+    assert order(tmp_path) == ["b"]
+
+
 def test_threads_are_shared_out(tmp_path, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr("os.cpu_count", lambda: 8)
-    run_tasks([Task("a", (sys.executable, "-c", "import os; print(os.environ['OMP_NUM_THREADS'])"))], tmp_path, 4)
-    assert (tmp_path / "logs" / "a.txt").read_text() == "2\n"
+    code = "import os, torch; print(os.environ['OMP_NUM_THREADS'], torch.get_num_threads())"
+    run_tasks([Task("a", ("run_code", code))], tmp_path, 4)
+    assert (tmp_path / "logs" / "a.txt").read_text() == "2 2\n"
 
 
 def test_other_arguments_and_missing_needs_are_refused(tmp_path):
@@ -68,7 +76,7 @@ def test_settings_that_changed_meanwhile_are_refused(tmp_path):
     config = tmp_path / "a.yaml"
     config.write_text("b: 1")
     code = f"open({str(tmp_path / 'order.txt')!r}, 'a').write('a\\n')"
-    tasks = [Task("a", (sys.executable, "-c", code, "--config", str(config)))]
+    tasks = [Task("a", ("run_code", code, "--config", str(config)))]
     run_tasks(tasks, tmp_path)
     config.write_text("b: 1 # as before")
     run_tasks(tasks, tmp_path)
@@ -80,7 +88,7 @@ def test_settings_that_changed_meanwhile_are_refused(tmp_path):
 
 def test_a_script_has_its_flags():
     command = script("prepare", "a.yaml", data="b", half=None, generated=["c", "d"], seed=3)
-    assert command[1:] == (
-        *("-m", "training.prepare", "--config", "a.yaml"),
+    assert command == (
+        *("training.prepare", "--config", "a.yaml"),
         *("--data", "b", "--generated", "c", "d", "--seed", "3"),
     )

@@ -103,7 +103,7 @@ def main(arguments: SamplingArguments) -> None:
     """Measure, print the table, and write it beside the arguments that it came from."""
     output = Path(arguments.output)
     output.mkdir(parents=True, exist_ok=True)
-    real, points = curves(arguments, load_reader(Path(arguments.judge), arguments.judge_architecture))
+    real, points = curves(arguments, load_reader(arguments.judge))
     content = {"arguments": asdict(arguments), "real": real, "points": points, "best": best(points)}
     (output / "sampling.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     (output / "sampling.md").write_text(table(real, points), encoding="utf-8")

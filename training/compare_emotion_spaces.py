@@ -90,7 +90,7 @@ def draw_form(pipeline: UniEmoPipeline, form: str, arguments: ComparisonArgument
 
 def compare(arguments: ComparisonArguments) -> dict[str, Row]:
     """The figures of real images, which are the floor, and of each form."""
-    judge = load_reader(Path(arguments.judge), arguments.judge_architecture)
+    judge = load_reader(arguments.judge)
     first, reference = real_readings(arguments, judge)
     rows = {"real": estimates(first, reference)}
     pipeline = UniEmoPipeline.from_pretrained(arguments.base, dtype=torch.float32, safety_checker=None)

@@ -49,6 +49,8 @@ class RunArguments(TrainingArguments):
     )
 
     def __post_init__(self) -> None:
+        if self.bf16 and not torch.accelerator.is_available():
+            self.use_cpu = True  # transformers takes bfloat16 on a processor, where it is told that this is meant
         super().__post_init__()
         for name, instead in UNUSED.items():
             if getattr(self, name) != RunArguments.__dataclass_fields__[name].default:

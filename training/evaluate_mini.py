@@ -59,7 +59,6 @@ class SampledArguments:
     base: str = field(metadata={"help": "stock Stable Diffusion folder"})
     adapter: str = field(metadata={"help": "folder with uniemo_adapter.safetensors and understanding/"})
     judge: str = field(metadata={"help": "weights of the judge"})
-    judge_architecture: str = field(metadata={"help": "the judge's", "choices": ["resnet", "convnext"]})
     output: str = field(metadata={"help": "folder to write"})
     images: int = field(default=250, metadata={"help": "images of each emotion and row"})
     steps: int = field(default=25, metadata={"help": "denoising steps"})
@@ -168,7 +167,7 @@ def contact_sheet(images: list[np.ndarray], columns: int = 8) -> Image.Image:
 
 def generation(arguments: EvaluationArguments, output: Path) -> dict[str, RowScores]:
     """Scores of every row by the judge."""
-    judge = load_reader(Path(arguments.judge), arguments.judge_architecture)
+    judge = load_reader(arguments.judge)
     real, reference = real_readings(arguments, judge)
     scores = {"real": score_row(real, reference)}
     pipeline = UniEmoPipeline.from_pretrained(arguments.base, dtype=torch.float32, safety_checker=None)

@@ -103,7 +103,6 @@ class FilterArguments:
     )
     dimensions: int = field(default=64, metadata={"help": "numbers that PCA leaves of the extractor's features; ours"})
     judge: str | None = field(default=None, metadata={"help": "weights of the embedded world's judge, for purity"})
-    judge_architecture: str = field(default="resnet", metadata={"help": "its", "choices": ["resnet", "convnext"]})
     oracle: bool = field(default=False, metadata={"help": "let the judge say what is faithful, to compare with"})
     batch_size: int = field(default=64, metadata={"help": "images of one step"})
     num_workers: int = field(default=0, metadata={"help": "processes that decode images"})
@@ -182,7 +181,7 @@ def judged_truth(corpus: Corpus, candidates: Candidates, arguments: FilterArgume
     if arguments.judge is None:
         return None
     pictures = [one.picture for one in corpus.pictures]
-    return read_truth(arguments.judge, arguments.judge_architecture, pictures, candidates.labels, arguments.features)
+    return read_truth(arguments.judge, pictures, candidates.labels, arguments.features)
 
 
 def sift(

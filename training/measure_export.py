@@ -71,7 +71,7 @@ def prompts(row: str, emotion: str, arguments: ExportArguments) -> list[str]:
 
 def measure(arguments: ExportArguments) -> dict[str, Point]:
     """The figures of real images and of each row, Emo-A with its interval."""
-    judge = load_reader(Path(arguments.judge), arguments.judge_architecture)
+    judge = load_reader(arguments.judge)
     first, reference = real_readings(arguments, judge)
     readings = {"real": first}
     weights = [*sorted(Path(arguments.base).rglob("*.safetensors")), Path(arguments.adapter, ADAPTER_NAME)]

@@ -203,7 +203,7 @@ def main(arguments: StrengthArguments) -> None:
     """Measure, print the tables, and write them beside the arguments that they came from."""
     output = Path(arguments.output)
     output.mkdir(parents=True, exist_ok=True)
-    judge = load_reader(Path(arguments.judge), arguments.judge_architecture)
+    judge = load_reader(arguments.judge)
     pipeline = UniEmoPipeline.from_pretrained(arguments.base, dtype=torch.float32, safety_checker=None)
     pipeline.load_uniemo(arguments.adapter)
     by_prompt = {}

@@ -20,6 +20,8 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
+
 from .config import parse
 from .files import write_whole
 from .reproducing.figures import figures
@@ -43,6 +45,10 @@ class ReproductionArguments:
     tables: list[str] = field(
         default_factory=lambda: list(TABLES), metadata={"help": "which ones to make", "choices": TABLES}
     )
+    bf16: bool | None = field(
+        default=None,
+        metadata={"help": "stage 1 in bfloat16; if not said, where the processor has matrix units for it (AMX)"},
+    )
     workers: int = field(
         default_factory=lambda: os.cpu_count() or 1, metadata={"help": "commands side by side; one a processor"}
     )
@@ -51,7 +57,8 @@ class ReproductionArguments:
 def main(arguments: ReproductionArguments) -> None:
     """Run what has not been run yet, then collect, write and print."""
     output = Path(arguments.output, arguments.size)
-    plan = Plan(SIZES[arguments.size], arguments.config, output, arguments.tables)
+    bf16 = torch.cpu._is_amx_tile_supported() if arguments.bf16 is None else arguments.bf16
+    plan = Plan(SIZES[arguments.size], arguments.config, output, arguments.tables, bf16)
     run_tasks(plan.tasks(), output, arguments.workers)
     for table in arguments.tables:
         write_json(output / f"{table}.json", collect(plan, arguments.size, table))

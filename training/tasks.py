@@ -1,18 +1,26 @@
-"""Commands that stand on each other, each run when what it needs is there, several at a time."""
+"""Commands that stand on each other, each run when what it needs is there, several at a time.
+
+Importing torch, diffusers and transformers takes longer than many a command: one process imports everything, and each
+command is a fork of it.
+"""
 
 import hashlib
 import json
+import multiprocessing
 import os
-import subprocess
+import runpy
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import pairwise
+from multiprocessing.connection import wait
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from tqdm import tqdm
 
@@ -29,7 +37,8 @@ class TaskError(RuntimeError):
 class Task:
     """A command with a name, and the names of those that must have ended before it starts.
 
-    It has to go on where it was stopped when it is run again, as the scripts of this package do.
+    The command is what follows `python -m`, a module and its arguments. It has to go on where it was stopped when it
+    is run again, as the scripts of this package do.
     """
 
     name: str
@@ -44,7 +53,7 @@ class Task:
 
 def script(module: str, config: str | Path, **flags: Any) -> tuple[str, ...]:
     """The command that runs a script of this package with a configuration file; None leaves a flag out."""
-    command = [sys.executable, "-m", f"training.{module}", "--config", str(config)]
+    command = [f"training.{module}", "--config", str(config)]
     for name, value in flags.items():
         if value is not None:
             command += [f"--{name}", *map(str, value if isinstance(value, (list, tuple)) else [value])]
@@ -66,23 +75,24 @@ def run_tasks(tasks: Sequence[Task], folder: Path, workers: int = 1) -> None:
     """
     _check(tasks, folder)
     left = {task.name: task for task in tasks if not _mark(folder, task).is_file()}
-    running: dict[Future[None], str] = {}
-    with (
-        ThreadPoolExecutor(workers) as pool,
-        tqdm(total=len(tasks), initial=len(tasks) - len(left), unit="task") as progress,
-    ):
+    context, running, failure = _context(tasks), dict[int, _Running](), None
+    with tqdm(total=len(tasks), initial=len(tasks) - len(left), unit="task") as progress:
         waiting = dict(left)
-        while waiting or running:
+        while running or (waiting and failure is None):
             ready = [task for task in waiting.values() if not any(need in left for need in task.needs)]
-            for task in ready[: workers - len(running)]:
-                running[pool.submit(_run, task, folder, workers)] = waiting.pop(task.name).name
-            progress.set_postfix_str(", ".join(running.values()))
-            done, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in done:
-                name = running.pop(future)
-                future.result()
-                del left[name]
-                progress.update()
+            for task in ready[: workers - len(running) if failure is None else 0]:
+                one = _start(context, waiting.pop(task.name), folder, workers)
+                running[one.process.sentinel] = one
+            progress.set_postfix_str(", ".join(one.task.name for one in running.values()))
+            for sentinel in wait(list(running)):
+                one = running.pop(sentinel)
+                if error := _end(one, folder):
+                    failure = failure or error
+                else:
+                    del left[one.task.name]
+                    progress.update()
+    if failure is not None:
+        raise failure
 
 
 def _check(tasks: Sequence[Task], folder: Path) -> None:
@@ -118,7 +128,7 @@ def _decisive(task: Task) -> dict[str, Any]:
     """What a task that has ended must have been run with: its command, and what the settings in its file said."""
     settings = yaml.safe_load(Path(task.config).read_text(encoding="utf-8")) if task.config else None
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
-    return {"command": list(task.command[1:]), "config": digest}
+    return {"command": list(task.command), "config": digest}
 
 
 def _read(mark: Path) -> dict[str, Any]:
@@ -129,17 +139,58 @@ def _mark(folder: Path, task: Task) -> Path:
     return folder / "done" / f"{task.name}.json"
 
 
-def _run(task: Task, folder: Path, workers: int) -> None:
-    log, mark, decisive = folder / "logs" / f"{task.name}.txt", _mark(folder, task), _decisive(task)
-    for path in (log, mark):
+def _log(folder: Path, task: Task) -> Path:
+    return folder / "logs" / f"{task.name}.txt"
+
+
+@dataclass(frozen=True)
+class _Running:
+    task: Task
+    process: BaseProcess
+    began: float
+    decisive: dict[str, Any]
+
+
+def _context(tasks: Sequence[Task]) -> BaseContext:
+    """Forks of a process that has imported the tasks' modules; new processes where there is no fork."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(sorted({task.command[0] for task in tasks}))
+    return context
+
+
+def _start(context: BaseContext, task: Task, folder: Path, workers: int) -> _Running:
+    log, decisive = _log(folder, task), _decisive(task)
+    for path in (log, _mark(folder, task)):
         path.parent.mkdir(parents=True, exist_ok=True)
-    threads = str(max(1, (os.cpu_count() or 1) // workers))
+    threads = os.environ.get("OMP_NUM_THREADS") or max(1, (os.cpu_count() or 1) // workers)
+    process = context.Process(target=_become, args=(task.command, log, int(threads)))
+    process.start()
+    return _Running(task, process, time.monotonic(), decisive)
+
+
+def _become(command: Sequence[str], log: Path, threads: int) -> None:
+    """Be what `python -m` makes of the command, with all that it says in its log."""
     with log.open("a", encoding="utf-8") as file:
-        environment, start = {"OMP_NUM_THREADS": threads} | os.environ, time.monotonic()
-        code = subprocess.run(task.command, stdout=file, stderr=subprocess.STDOUT, env=environment).returncode
-    if code:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # of its own processes; torch read it when it was imported
+    torch.set_num_threads(threads)
+    sys.argv = list(command)
+    sys.modules.pop(command[0], None)  # it is to be run, not to be imported
+    runpy.run_module(command[0], run_name="__main__", alter_sys=True)
+
+
+def _end(one: _Running, folder: Path) -> TaskError | None:
+    """Mark a command that has ended well; what is to be said of one that has not."""
+    one.process.join()
+    if code := one.process.exitcode:
+        log = _log(folder, one.task)
         last = "\n".join(log.read_text(encoding="utf-8").splitlines()[-LAST_LINES:])
-        raise TaskError(
-            f"{task.name} failed with {code}; the same command goes on from there. {log} ends with:\n{last}"
+        return TaskError(
+            f"{one.task.name} failed with {code}; the same command goes on from there. {log} ends with:\n{last}"
         )
-    write_whole(mark, json.dumps(decisive | {"seconds": round(time.monotonic() - start, 1)}) + "\n")
+    seconds = round(time.monotonic() - one.began, 1)
+    write_whole(_mark(folder, one.task), json.dumps(one.decisive | {"seconds": seconds}) + "\n")
+    return None

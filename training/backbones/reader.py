@@ -7,14 +7,16 @@ They take no part in UniEmo. The reader checks the backbones; the development ju
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_model, save_model
 from torch import nn
 from torch.nn import functional as F
-from transformers import ConvNextConfig, ConvNextModel, PreTrainedModel, ResNetConfig, ResNetModel
+from transformers import PreTrainedModel, RegNetConfig, RegNetModel, ResNetConfig, ResNetModel
 
 from ..miniemoset.attributes import BRIGHTNESSES, EMOTIONS, PALETTES
 from ..miniemoset.objects import OBJECTS
@@ -33,22 +35,28 @@ HEADS = {
 Augmentation = Callable[[torch.Tensor], torch.Tensor]
 
 
-def _resnet() -> PreTrainedModel:
-    sizes = [48, 96, 160, 224]
+def _resnet(*sizes: int) -> PreTrainedModel:
     return ResNetModel(ResNetConfig(embedding_size=32, hidden_sizes=sizes, depths=[1] * 4, layer_type="basic"))
 
 
-def _convnext() -> PreTrainedModel:
-    return ConvNextModel(ConvNextConfig(patch_size=4, hidden_sizes=[48, 96, 160, 224], depths=[2, 2, 2, 2]))
+def _regnet(*sizes: int) -> PreTrainedModel:
+    depths = [1, 1, 2, 2]
+    return RegNetModel(
+        RegNetConfig(embedding_size=32, hidden_sizes=sizes, depths=depths, groups_width=16, layer_type="y")
+    )
 
 
-ARCHITECTURES = {"resnet": _resnet, "convnext": _convnext}
+ARCHITECTURES: dict[str, Callable[[], PreTrainedModel]] = {
+    "resnet": partial(_resnet, 48, 96, 160, 224),
+    "small_resnet": partial(_resnet, 32, 64, 96, 120),  # this and the next are below 1 MB in half precision
+    "regnet": partial(_regnet, 32, 64, 128, 208),
+}
 
 
 class Reader(nn.Module):
     """A small CNN with one linear head per attribute.
 
-    `forward` takes (B, 3, 128, 128) in [-1, 1] and returns logits per head, and the features (B, 224) that the heads
+    `forward` takes (B, 3, 128, 128) in [-1, 1] and returns logits per head, and the features (B, F) that the heads
     read; objects are independent (sigmoid), for a picture may hold two.
     """
 
@@ -65,7 +73,7 @@ class Reader(nn.Module):
 
 @dataclass
 class Reading:
-    """What a reader saw in N pictures: logits of the four attributes, probabilities (N, 8), features (N, 224)."""
+    """What a reader saw in N pictures: logits of the four attributes, probabilities (N, 8), features (N, F)."""
 
     scene_logits: torch.Tensor
     object_logits: torch.Tensor
@@ -95,11 +103,25 @@ class Reading:
         return self.brightness_logits.argmax(dim=-1)
 
 
-def load_reader(path: Path, architecture: str = "resnet") -> Reader:
-    """A trained reader, ready to read."""
-    reader = Reader(architecture)
-    load_model(reader, path)
-    return reader.eval()
+def load_reader(path: str | Path) -> Reader:
+    """A trained reader, ready to read, from its weights alone: of the architecture whose parameters they are.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: weights of something else.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f"{path}: expected the weights of a reader (development_judge.safetensors), found no file."
+        )
+    with safe_open(path, "pt") as file:
+        found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+    for architecture in ARCHITECTURES:
+        reader = Reader(architecture)
+        if found == {name: tuple(value.shape) for name, value in reader.state_dict().items()}:
+            load_model(reader, path)
+            return reader.eval()
+    raise ValueError(f"{path}: expected the weights of a reader ({' or '.join(ARCHITECTURES)}), found others.")
 
 
 @torch.no_grad()
@@ -142,7 +164,6 @@ def train_reader(
     architecture: str = "resnet",
     stream: Stream,
     steps: int,
-    refining_steps: int = 0,
     batch_size: int = 32,
     emotional: bool = False,
     augmentation: Augmentation | None = None,
@@ -153,29 +174,25 @@ def train_reader(
 
     Args:
         stream: Of the pictures; also the seed of everything else that is random.
-        steps, refining_steps: Of a first cosine, and of a second one that starts at half its rate.
         emotional: Draw pictures from P(attributes | emotion) and train the emotion head (a judge), instead of drawing
             every attribute uniformly (the reader).
-        augmentation: Applied to half of each batch, such as a VAE's reconstruction.
+        augmentation: Applied to a quarter of each batch, such as a VAE's reconstruction, which costs more than a step.
     """
     if path.exists():
-        return load_reader(path, architecture)
+        return load_reader(path)
     torch.manual_seed(stream)
     reader = Reader(architecture)
-    batches = fresh_batches(stream, range(steps + refining_steps), batch_size, emotional)
+    batches = fresh_batches(stream, range(steps), batch_size, emotional)
 
     def loss_at(step: int) -> torch.Tensor:
         images, labels, emotions = next(batches)
         pixels = to_tensor(images)
         if augmentation is not None:
-            half = batch_size // 2
-            pixels = torch.cat([augmentation(pixels[:half]), pixels[half:]])
+            quarter = batch_size // 4
+            pixels = torch.cat([augmentation(pixels[:quarter]), pixels[quarter:]])
         return reading_loss(reader(pixels), labels, emotions)
 
-    modules = nn.ModuleDict({"reader": reader})
-    train(modules, loss_at, steps=steps, learning_rate=2e-3, name=path.stem)
-    if refining_steps:
-        train(modules, loss_at, steps=refining_steps, learning_rate=1e-3, name=f"{path.stem}, refined")
+    train(nn.ModuleDict({"reader": reader}), loss_at, steps=steps, learning_rate=2e-3, name=path.stem)
     save_model(reader, path)
     return reader
 

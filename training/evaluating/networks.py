@@ -7,12 +7,10 @@ None may have taken part in training, tuning or filtering what it judges.
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 from accelerate import PartialState
 from PIL import Image
-from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -27,7 +25,7 @@ from uniemo_pipelines.attributes import normalise
 from uniemo_pipelines.fusion_uniemo import EMOTIONS
 from uniemo_pipelines.understanding_uniemo import load_understanding
 
-from ..backbones.reader import ARCHITECTURES, Reader, load_reader
+from ..backbones.reader import Reader, load_reader
 from ..train_baseline import PlainClassifier, PlainClassifierConfig
 
 READER_EDGE = 128
@@ -163,23 +161,6 @@ class ReaderOutputs(nn.Module):
         }
 
 
-def open_reader(weights: str) -> Reader:
-    """A reader from its weights alone: of the architecture whose parameters they name.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: weights of something else.
-    """
-    if not Path(weights).is_file():
-        raise FileNotFoundError(f"{weights}: expected the weights of a reader (judge.safetensors), found no file.")
-    with safe_open(weights, "pt") as file:
-        names = set(file.keys())
-    for architecture in ARCHITECTURES:
-        if names == set(Reader(architecture).state_dict()):
-            return load_reader(Path(weights), architecture)
-    raise ValueError(f"{weights}: expected the weights of a reader ({' or '.join(ARCHITECTURES)}), found others.")
-
-
 def open_model(location: str) -> EmotionProbabilities:
     """An emotion classifier from a folder or the Hub: UniEmo's, the plain one of train_baseline, or any other.
 
@@ -242,7 +223,7 @@ def _pair(locations: str) -> ClassifiedAttributes:
 
 
 def _reader(output: str) -> Callable[[str], ReaderOutputs]:
-    return lambda weights: ReaderOutputs(open_reader(weights), output)
+    return lambda weights: ReaderOutputs(load_reader(weights), output)
 
 
 Openers = Mapping[str, Callable[[str], nn.Module]]

@@ -11,11 +11,11 @@ from tqdm import tqdm
 
 from uniemo_pipelines.fusion_uniemo import EMOTIONS
 
-from ..backbones.reader import Reader
+from ..backbones.reader import Reader, load_reader
 from ..data import Row
 from ..metrics import Estimate, check_classes, mean_estimate
 from .images import Square
-from .networks import Openers, open_reader
+from .networks import Openers
 
 LPIPS_NETWORKS = ("alex", "vgg", "squeeze")
 
@@ -64,7 +64,7 @@ class ReaderMaps(nn.Module):
         return sum((a - b).square().sum(dim=1).mean(dim=(1, 2)) for a, b in stages)
 
 
-PAIRWISE: Openers = {"lpips": Lpips, "reader": lambda weights: ReaderMaps(open_reader(weights))}
+PAIRWISE: Openers = {"lpips": Lpips, "reader": lambda weights: ReaderMaps(load_reader(weights))}
 """Networks of two images (B, 3, H, W) in [-1, 1] -> their distances (B,)."""
 
 

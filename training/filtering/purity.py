@@ -56,12 +56,10 @@ class Truth:
     read: dict[str, np.ndarray]
 
 
-def read_truth(
-    weights: str, architecture: str, pictures: Sequence[Picture], labels: np.ndarray, features: str
-) -> Truth:
+def read_truth(weights: str, pictures: Sequence[Picture], labels: np.ndarray, features: str) -> Truth:
     """Let the judge read the candidates; computed once."""
-    judge = load_reader(Path(weights), architecture)
-    key = f"truth {architecture} {digest_of_weights(judge)}"
+    judge = load_reader(weights)
+    key = f"truth {digest_of_weights(judge)}"
     parts = list(kept_chunks(pictures, lambda some: _compute(judge, some), key, Path(features), "judging"))
     joined = {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
     rows = np.arange(len(labels))

@@ -10,7 +10,7 @@ import torch
 from ..evaluate import POOLED, REAL
 from ..make_mini import RUNS
 from ..miniemoset.attributes import bayes_accuracy
-from .components import HALF_CLIP
+from .half_clip import HALF_CLIP
 from .plan import REAL_IMAGES, Plan
 from .results import Results
 from .rows import GENERATION as GENERATION_ROWS
@@ -67,11 +67,11 @@ def _facts(plan: Plan, table: str) -> dict[str, str]:
         "machine": f"{platform.processor() or platform.machine()}, torch {torch.__version__}",
         "CLIP, zero-shot": ", ".join(f"{part} {share:.3f}" for part, share in zero_shot.items()),
         "measured on": f"{REAL_IMAGES[size.split]:,} images of the {size.split} split",
-        "steps": f"stage 1 {size.stage1_steps}, stage 2 {size.stage2_steps}",
+        "steps": f"stage 1 {size.stage1_steps}{' in bfloat16' if plan.bf16 else ''}, stage 2 {size.stage2_steps}",
     }
     if table == "generation":
         images = f"{8 * size.images:,} a set and seed"
-        return facts | {"judge": Path(size.judge).parent.name, "labels": f"{size.labels:,}", "images": images}
+        return facts | {"judge": size.judge.stem, "labels": f"{size.labels:,}", "images": images}
     counts = [size.labels] if table == "understanding" else size.feedback_labels
     return facts | {
         "labels": ", ".join(f"{labels:,}" for labels in counts),

@@ -1,20 +1,19 @@
 """Which commands a reproduction runs; a task's name is its folder in the output."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..make_mini import RUNS
+from ..make_mini import CARRIED_JUDGES, JUDGES
 from ..tasks import Task, script
 from .rows import TABLES
 
 WIDE_HEAD = 4568
 """Hidden units of a plain head that has as many parameters as queries, blocks and head together."""
 
-FILTERS_JUDGE = "development_judge/judge.safetensors"
-"""In `RUNS`; reports what is wrong among kept images, and is the oracle."""
+DEVELOPMENT_JUDGE, FINAL_JUDGE = (CARRIED_JUDGES / f"{name}.safetensors" for name in JUDGES)
+"""The first one also reports what is wrong among the images that a filter keeps, and is the oracle."""
 
 REAL_IMAGES = {"calibration": 2000, "test": 4000}
 
@@ -82,7 +81,7 @@ class Size:
     """
 
     split: str
-    judge: str
+    judge: Path
     understanding_seeds: int
     generation_seeds: int
     feedback_seeds: int
@@ -109,7 +108,7 @@ class Size:
 SIZES = {
     "small": Size(
         split="calibration",
-        judge=FILTERS_JUDGE,
+        judge=DEVELOPMENT_JUDGE,
         understanding_seeds=2,
         generation_seeds=2,
         feedback_seeds=2,
@@ -130,7 +129,7 @@ SIZES = {
     ),
     "full": Size(
         split="test",
-        judge="final_judge/judge.safetensors",
+        judge=FINAL_JUDGE,
         understanding_seeds=8,
         generation_seeds=5,
         feedback_seeds=3,
@@ -144,9 +143,9 @@ SIZES = {
         stage1_steps=200,
         half_steps=100,
         stage2_steps=400,
-        generator_steps=250,
+        generator_steps=300,
         inversion_steps=400,
-        more_steps=80,
+        more_steps=60,
         images=50,
         candidates=100,
         keep=30,
@@ -163,19 +162,20 @@ class Plan:
         config: YAML file with the settings of every script.
         output: folder of everything but the components, which are in `runs/mini`.
         tables: which ones; what they do not need is left out.
+        bf16: train stage 1 in bfloat16.
     """
 
     size: Size
     config: str
     output: Path
     tables: Sequence[str] = TABLES
+    bf16: bool = False
     _tasks: dict[str, Task] = field(default_factory=dict)
 
     def tasks(self) -> list[Task]:
         """In an order in which they could run one by one."""
         self._tasks.clear()
         self._data()
-        self._components()
         models = self._understanding() if "understanding" in self.tables else {}
         models |= self._feedback() if "feedback" in self.tables else {}
         sets = self._generation() if "generation" in self.tables else {}
@@ -197,17 +197,12 @@ class Plan:
         labels = max(size.labels, *size.feedback_labels) + 8 * size.keep
         sizes = {"train": labels} | REAL_IMAGES
         flags = [flag for split, count in sizes.items() for flag in (f"--{split}", str(count))]
-        command = (sys.executable, "-m", "training.make_miniemoset", "--output", self._place("data"), *flags)
+        command = ("training.make_miniemoset", "--output", self._place("data"), *flags)
         self._add("data", command)
-
-    def _components(self) -> None:
-        judges = {table: FILTERS_JUDGE for table in self.tables}  # of the images that a filter keeps
-        judges |= {table: self.size.judge for table in self.tables if table == "generation"}
-        for name in dict.fromkeys(["half_clip", *(Path(judge).parent.name for judge in judges.values())]):
-            self._add(name, (sys.executable, "-m", "training.reproducing.components", name))
+        self._add("half_clip", ("training.reproducing.half_clip",))
 
     def _judges(self) -> dict[str, Any]:
-        reader = f"reader:{RUNS / self.size.judge}"
+        reader = f"reader:{self.size.judge}"
         return {"classifier": reader, "attributes": reader, "extractors": reader}
 
     # -- trainings
@@ -215,6 +210,7 @@ class Plan:
     def _stage1(self, name: str, row: str, seed: int, needs: Sequence[str] = (), **flags: Any) -> str:
         module, changed = STAGE1[row]
         shared = {"output_dir": self._place(name), "max_steps": self.size.stage1_steps, "seed": seed}
+        shared["bf16"] = self.bf16 or None
         command = self._script(module, **(shared | changed | flags))
         return self._add(name, command, "data", "half_clip", *needs)
 
@@ -329,12 +325,12 @@ class Plan:
             features=self._place("features"),
             keep=self.size.keep,
             as_many_as=like and self._place(like),
-            judge=RUNS / FILTERS_JUDGE,
+            judge=DEVELOPMENT_JUDGE,
             subset=labels,
             seed=seed,
             **KEPT[arm],
         )
-        return self._add(name, command, corpus, judge, "development_judge", *([like] if like else []))
+        return self._add(name, command, corpus, judge, *([like] if like else []))
 
     def _corpus(self, cell: str, labels: int, seed: int) -> tuple[str, str]:
         """A corpus whose generator has seen one half of the labels, and the model of the other half, which filters."""
