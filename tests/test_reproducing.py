@@ -43,7 +43,7 @@ def test_the_test_split_and_the_final_judge_are_the_full_sizes_alone_and_for_mea
     for size in SIZES:
         for task in planned(size).values():
             final = [word for word in task.command if "final_judge" in word or word == "test"]
-            assert not final or size == "full" and task.name.startswith(("measured/", "final_judge")), task
+            assert not final or size == "full" and task.name.startswith("measured/"), task
 
 
 def test_nothing_is_measured_before_all_is_made():
@@ -59,7 +59,8 @@ def test_a_table_by_itself_takes_what_it_needs_and_takes_it_as_all_of_them_do(ta
     check_commands(list(alone.values()), Path("out"))
     assert {name.split("/")[1] for name in alone if name.startswith("measured/")} == {table}
     assert all(task.command == whole[name].command for name, task in alone.items())
-    assert ("final_judge" in alone) == (table == "generation")
+    asked = [name for name, task in alone.items() if any("final_judge" in word for word in task.command)]
+    assert bool(asked) == (table == "generation")
 
 
 def test_rows_of_a_seed_share_their_labels_and_differ_in_what_they_are_named_for():

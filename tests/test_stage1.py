@@ -143,6 +143,16 @@ def test_the_same_seed_gives_the_same_run(world, tmp_path):
     assert a == b and a != c
 
 
+def test_bfloat16_trains_on_a_processor_with_no_more_flags_and_weights_stay_whole(world, trained, tmp_path):
+    data, arguments, training = stage1(world, tmp_path, bf16=True, use_cpu=False)
+    assert training.use_cpu == (not torch.accelerator.is_available())
+    train_understanding.main(data, arguments, training)
+    model = UniEmoUnderstandingModel.from_pretrained(tmp_path)
+    assert all(one.dtype == torch.float32 for one in model.parameters())
+    losses, whole = records(tmp_path, "loss"), records(trained, "loss")
+    assert losses[0] == pytest.approx(whole[0], rel=0.02) and losses != whole
+
+
 def test_data_without_attributes_train_the_emotion_alone(world, tmp_path):
     pictures = tmp_path / "pictures"
     for split in ("train", "val"):

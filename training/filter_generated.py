@@ -91,7 +91,10 @@ class FilterArguments:
         default="calibration", metadata={"help": "split that sets temperature and threshold (validation B)"}
     )
     precision: float = field(default=0.9, metadata={"help": "of the filter on the calibration split"})
-    margin: float = field(default=0.1, metadata={"help": "least lead in probability over the runner-up; ours"})
+    margin: float = field(
+        default=0.1,
+        metadata={"help": "least lead over the runner-up; ours; above (1 + it) / 2 the least probability implies it"},
+    )
     clarity_percentile: float = field(default=5.0, metadata={"help": "of real images that count as unclear; ours"})
     manifold_percentile: float = field(default=95.0, metadata={"help": "of real images that are on the manifold"})
     neighbours: int = field(default=5, metadata={"help": "the k-th nearest real image is the distance; ours"})

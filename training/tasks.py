@@ -79,8 +79,8 @@ def run_tasks(tasks: Sequence[Task], folder: Path, workers: int = 1) -> None:
     with tqdm(total=len(tasks), initial=len(tasks) - len(left), unit="task") as progress:
         waiting = dict(left)
         while running or (waiting and failure is None):
-            ready = [task for task in waiting.values() if not any(need in left for need in task.needs)]
-            for task in ready[: workers - len(running) if failure is None else 0]:
+            able = [] if failure else [task for task in waiting.values() if left.keys().isdisjoint(task.needs)]
+            for task in able[: workers - len(running)]:
                 one = _start(context, waiting.pop(task.name), folder, workers)
                 running[one.process.sentinel] = one
             progress.set_postfix_str(", ".join(one.task.name for one in running.values()))
