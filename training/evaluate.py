@@ -29,7 +29,14 @@ from .config import parse
 from .data import DataArguments, EvaluationTransform, Picture, Row, read_rows
 from .evaluating.images import Square, read_generated
 from .evaluating.independence import refuse_own_judges
-from .evaluating.networks import ATTRIBUTES, CLASSIFIERS, EXTRACTORS, OfPixels, open_network
+from .evaluating.networks import (
+    ATTRIBUTES,
+    CLASSIFIERS,
+    EXTRACTORS,
+    EmotionProbabilities,
+    OfPixels,
+    open_network,
+)
 from .evaluating.observing import OUTPUT, Observer
 from .evaluating.pairs import PAIRWISE, pairwise_distance
 from .evaluating.scoring import Figures, Observed, Scores, frechet_figures, joined, match, score
@@ -147,13 +154,16 @@ def evaluate_understanding(
     Raises:
         ValueError: a model with other labels, or an emotion with fewer than two pictures.
     """
-    labels, scores = labels_of(rows), {}
-    opened = {location: open_network(CLASSIFIERS, f"model:{location}") for location in locations}
-    for location, classifier in opened.items():
-        network = {location: OfPixels(classifier)}
-        found = observer.observe(rows, Seen(classifier.processor), network, f"understanding by {location}")
-        scores[location] = score_understanding(found[location][OUTPUT], labels)
-    return scores
+    labels, said = labels_of(rows), {}
+    alike: dict[str, dict[str, EmotionProbabilities]] = {}  # by what they see of a picture, which is read once for all
+    for location in locations:
+        classifier = open_network(CLASSIFIERS, f"model:{location}")
+        alike.setdefault(repr(Seen(classifier.processor)), {})[location] = classifier
+    for classifiers in alike.values():
+        seen = Seen(next(iter(classifiers.values())).processor)
+        networks = {location: OfPixels(classifier) for location, classifier in classifiers.items()}
+        said |= observer.observe(rows, seen, networks, f"understanding, {len(classifiers)} models")
+    return {location: score_understanding(said[location][OUTPUT], labels) for location in locations}
 
 
 def evaluate_generation(
