@@ -5,7 +5,8 @@
 Hours on two cores. Every component leaves its result in a folder of its own in `runs/mini`, with the figures of its
 gate in `gate.json`. What is there is not made again, so the command goes on where it stopped; to make a component
 anew, remove its folder and those of what stands on it. One that misses its gate ends the run. At the end the model is
-in `uniemo_pipelines/mini`, with what its model cards are made from, and its evaluation in `runs/mini/evaluation`.
+in `uniemo_pipelines/mini`, with what its model cards are made from, the judges are in `training/judges`, and its
+evaluation is in `runs/mini/evaluation`.
 """
 
 import json

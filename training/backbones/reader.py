@@ -111,9 +111,7 @@ def load_reader(path: str | Path) -> Reader:
         ValueError: weights of something else.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(
-            f"{path}: expected the weights of a reader (development_judge.safetensors), found no file."
-        )
+        raise FileNotFoundError(f"{path}: expected the weights of a reader, as in training/judges, found no file.")
     with safe_open(path, "pt") as file:
         found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
     for architecture in ARCHITECTURES:

@@ -160,7 +160,7 @@ class Plan:
     Args:
         size: how much.
         config: YAML file with the settings of every script.
-        output: folder of everything but the components, which are in `runs/mini`.
+        output: folder of everything but the CLIP that it starts from, which is in `runs/mini`.
         tables: which ones; what they do not need is left out.
         bf16: train stage 1 in bfloat16.
     """
@@ -210,8 +210,7 @@ class Plan:
     def _stage1(self, name: str, row: str, seed: int, needs: Sequence[str] = (), **flags: Any) -> str:
         module, changed = STAGE1[row]
         shared = {"output_dir": self._place(name), "max_steps": self.size.stage1_steps, "seed": seed}
-        shared["bf16"] = self.bf16 or None
-        command = self._script(module, **(shared | changed | flags))
+        command = self._script(module, **(shared | {"bf16": self.bf16 or None} | changed | flags))
         return self._add(name, command, "data", "half_clip", *needs)
 
     def _stage2(self, name: str, model: str, steps: int, seed: int, labels: int, **changed: Any) -> str:
