@@ -121,7 +121,7 @@ def test_settings_and_sheet_are_written(world):
     content = json.loads((world / "embeddings" / SETTINGS).read_text())
     expected = settings("embeddings") | {"base": "base", "embeddings": "inversion", "size": [32, 32]}
     assert {name: content[name] for name in expected} == expected
-    assert content["versions"].keys() == {"torch", "diffusers"} and "dtype" not in content
+    assert content["versions"].keys() == {"torch", "diffusers"} and content["dtype"] == "float32"
     assert json.loads((world / "words" / SETTINGS).read_text())["embeddings_digest"] is None
     assert str(world) not in (world / "embeddings" / SETTINGS).read_text()
     with Image.open(world / "words" / "sheet.jpg") as sheet:
@@ -208,6 +208,7 @@ def test_an_embedding_stands_for_its_emotion_whatever_token_its_file_names(world
         ({"guidance": 4.0, "steps": 3}, r"guidance 3\.0 -> 4\.0; steps 2 -> 3"),
         ({"seed": 1}, "seed 0 -> 1"),
         ({"prompts": "captions"}, "prompts 'words' -> 'captions'"),
+        ({"dtype": "bfloat16"}, "dtype 'float32' -> 'bfloat16'"),
     ],
 )
 def test_other_settings_are_refused_by_name(world, changes, message):

@@ -52,6 +52,16 @@ def test_nothing_is_measured_before_all_is_made():
     assert all(set(task.needs) == made for name, task in found.items() if name not in made)
 
 
+@pytest.mark.parametrize(("bf16", "dtype"), [(False, "float32"), (True, "bfloat16")])
+def test_stage_1_and_every_image_are_of_the_precision_asked_for(bf16, dtype):
+    for task in Plan(SIZES["full"], CONFIG, Path("out"), bf16=bf16).tasks():
+        module, *words = task.command
+        if module in ("training.train_understanding", "training.train_baseline"):
+            assert ("--bf16" in words) == bf16, task
+        elif module in ("training.generate", "training.generate_prompted"):
+            assert words[words.index("--dtype") + 1] == dtype, task
+
+
 @pytest.mark.parametrize("table", rows.TABLES)
 def test_a_table_by_itself_takes_what_it_needs_and_takes_it_as_all_of_them_do(table):
     """So that tables can be made one after another, in one folder or on several machines."""
@@ -126,6 +136,10 @@ def test_evaluations_become_tables_and_figures(size, tmp_path, monkeypatch, caps
                 (Path(folder) / "train.json").write_text("[1, 2, 3]")
         if task.command[0] == "training.evaluate":
             Path(flags(task)["output"][0], "evaluation.json").write_text(json.dumps(evaluated(task)))
+        if task.name in ("data", "trained/contrast-0"):
+            mark = tmp_path / size / "done" / f"{task.name}.json"
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            mark.write_text('{"seconds": 3600}')
 
     monkeypatch.setattr(reproduce, "run_tasks", lambda tasks, folder, workers: [run(task) for task in tasks])
     monkeypatch.setattr(measuring, "RUNS", tmp_path)
@@ -138,6 +152,7 @@ def test_evaluations_become_tables_and_figures(size, tmp_path, monkeypatch, caps
         planned_rows = (*SIZES[size].understanding, *SIZES[size].sets)
         assert (f"| {row.title} |" in text) == (row.name in planned_rows), row
     assert "object 0.480" in text and "800 labels: 3, 3" in text
+    assert text.count("- commands: 2, 2.0 hours") == len(rows.TABLES), "each table's own"
     results = {table: json.loads((tmp_path / size / f"{table}.json").read_text()) for table in rows.TABLES}
     accuracies = results["understanding"]["understanding"]["joint"]["accuracy"]
     assert len(accuracies) == SIZES[size].understanding_seeds

@@ -45,6 +45,9 @@ class CorpusArguments:
     steps: int = field(default=25, metadata={"help": "denoising steps"})
     batch_size: int = field(default=25, metadata={"help": "images drawn at once on one process"})
     seed: int = field(default=0, metadata={"help": "decides every image's own seed"})
+    dtype: str = field(
+        default="float32", metadata={"help": "of the weights", "choices": ["float32", "float16", "bfloat16"]}
+    )
 
     def __post_init__(self) -> None:
         ranges = {

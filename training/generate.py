@@ -68,9 +68,6 @@ class GenerationArguments(CorpusArguments):
         metadata={"help": "form to sample from; the adapter's own if not given", "choices": EMOTION_SPACES},
     )
     variation: float = field(default=1.0, metadata={"help": "from 0, each emotion's mean, to 1, its full variety"})
-    dtype: str = field(
-        default="float32", metadata={"help": "of the weights", "choices": ["float32", "float16", "bfloat16"]}
-    )
     only: str | None = field(
         default=None, metadata={"help": "an image of the manifest, to be made again alone instead of all others"}
     )

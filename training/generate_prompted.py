@@ -113,13 +113,13 @@ def embedding_files(folder: Path) -> list[Path]:
     return files
 
 
-def load_pipeline(base: Path, embeddings: Sequence[Path], device: torch.device) -> StableDiffusionPipeline:
+def load_pipeline(base: Path, embeddings: Sequence[Path], dtype: str, device: torch.device) -> StableDiffusionPipeline:
     """The base with these embeddings; without a safety checker, which would blacken images of fear and disgust.
 
     Raises:
         ValueError: embeddings of a base of another width.
     """
-    pipeline = StableDiffusionPipeline.from_pretrained(base, dtype=torch.float32, safety_checker=None)
+    pipeline = StableDiffusionPipeline.from_pretrained(base, dtype=getattr(torch, dtype), safety_checker=None)
     width = pipeline.text_encoder.get_input_embeddings().embedding_dim
     for file in embeddings:
         shapes = [tuple(tensor.shape) for tensor in load_file(file).values()]
@@ -137,7 +137,7 @@ def settings_of(
     arguments: PromptedArguments, base: Path, embeddings: Sequence[Path], pipeline: StableDiffusionPipeline
 ) -> PromptedSettings:
     """What the arguments, the weights and the packages here decide."""
-    shared = ("prompts", "guidance", "steps", "seed", "batch_size", "images")
+    shared = ("prompts", "guidance", "steps", "seed", "batch_size", "dtype", "images")
     return PromptedSettings(
         base=name_of(arguments.base),
         base_digest=digest_of_base(base),
@@ -185,7 +185,7 @@ def main(arguments: PromptedArguments) -> None:
     folder = Path(arguments.output)
     embeddings = embedding_files(Path(arguments.embeddings)) if arguments.embeddings else []
     base = find_base(arguments.base)
-    pipeline = load_pipeline(base, embeddings, accelerator.device)
+    pipeline = load_pipeline(base, embeddings, arguments.dtype, accelerator.device)
     settings = settings_of(arguments, base, embeddings, pipeline)
     refuse_other_settings(folder, settings)
     fill(folder, settings, partial(draw_chunk, pipeline, settings, folder), accelerator)

@@ -100,6 +100,7 @@ class CorpusSettings:
         seed: of the corpus, from which each image's own comes, see `seed_of`.
         batch_size: images drawn at once, which decides how sums are rounded, and nothing else.
         size: width and height in pixels.
+        dtype: of the weights.
         images: of each emotion.
         versions: of the packages that drew them.
     """
@@ -116,6 +117,7 @@ class CorpusSettings:
     seed: int
     batch_size: int
     size: list[int]
+    dtype: str
     images: int
     versions: dict[str, str]
 
@@ -170,7 +172,6 @@ class Settings(CorpusSettings):
     prompt: str | None
     emotion_space: str
     variation: float
-    dtype: str
 
     @property
     def source(self) -> str:

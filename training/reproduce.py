@@ -47,7 +47,7 @@ class ReproductionArguments:
     )
     bf16: bool | None = field(
         default=None,
-        metadata={"help": "stage 1 in bfloat16; if not said, where the processor has matrix units for it (AMX)"},
+        metadata={"help": "stage 1 and drawing in bfloat16; if not said, where the processor has units for it (AMX)"},
     )
     workers: int = field(
         default_factory=lambda: os.cpu_count() or 1, metadata={"help": "commands side by side; one a processor"}

@@ -2,6 +2,7 @@
 
 import json
 import platform
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +11,7 @@ import torch
 from ..evaluate import POOLED, REAL
 from ..make_mini import RUNS
 from ..miniemoset.attributes import bayes_accuracy
+from ..tasks import seconds
 from .half_clip import HALF_CLIP
 from .plan import REAL_IMAGES, Plan
 from .results import Results
@@ -63,20 +65,23 @@ def collect(plan: Plan, name: Literal["small", "full"], table: str) -> Results:
 def _facts(plan: Plan, table: str) -> dict[str, str]:
     size = plan.size
     zero_shot = _read(RUNS / HALF_CLIP / "gate.json")["zero shot"]
+    spent = seconds(replace(plan, tables=[table]).tasks(), plan.output).values()
+    precision = f"in {'bfloat16' if plan.bf16 else 'float32'}"
     facts = {
         "machine": f"{platform.processor() or platform.machine()}, torch {torch.__version__}",
+        "commands": f"{len(spent)}, {sum(spent) / 3600:.1f} hours in all, side by side or not",
         "CLIP, zero-shot": ", ".join(f"{part} {share:.3f}" for part, share in zero_shot.items()),
         "measured on": f"{REAL_IMAGES[size.split]:,} images of the {size.split} split",
-        "steps": f"stage 1 {size.stage1_steps}{' in bfloat16' if plan.bf16 else ''}, stage 2 {size.stage2_steps}",
+        "steps": f"stage 1 {size.stage1_steps} {precision}, stage 2 {size.stage2_steps}",
     }
     if table == "generation":
-        images = f"{8 * size.images:,} a set and seed"
+        images = f"{8 * size.images:,} a set and seed, drawn {precision}"
         return facts | {"judge": size.judge.stem, "labels": f"{size.labels:,}", "images": images}
     counts = [size.labels] if table == "understanding" else size.feedback_labels
     return facts | {
         "labels": ", ".join(f"{labels:,}" for labels in counts),
-        "feedback": f"{size.more_steps} more steps; of {8 * size.candidates:,} images a filter keeps at most "
-        f"{8 * size.keep:,}",
+        "feedback": f"{size.more_steps} more steps; of {8 * size.candidates:,} images, drawn {precision}, a filter "
+        f"keeps at most {8 * size.keep:,}",
         "images kept": "; ".join(f"{labels:,} labels: {_kept(plan, labels, size.seeds(table))}" for labels in counts),
     }
 

@@ -162,7 +162,7 @@ class Plan:
         config: YAML file with the settings of every script.
         output: folder of everything but the CLIP that it starts from, which is in `runs/mini`.
         tables: which ones; what they do not need is left out.
-        bf16: train stage 1 in bfloat16.
+        bf16: train stage 1 and draw images in bfloat16.
     """
 
     size: Size
@@ -170,7 +170,7 @@ class Plan:
     output: Path
     tables: Sequence[str] = TABLES
     bf16: bool = False
-    _tasks: dict[str, Task] = field(default_factory=dict)
+    _tasks: dict[str, Task] = field(default_factory=dict, init=False)
 
     def tasks(self) -> list[Task]:
         """In an order in which they could run one by one."""
@@ -354,7 +354,9 @@ class Plan:
     # -- tasks
 
     def _script(self, module: str, **flags: Any) -> tuple[str, ...]:
-        if not module.startswith("generate"):
+        if module.startswith("generate"):
+            flags["dtype"] = "bfloat16" if self.bf16 else "float32"
+        else:
             flags["data"] = self._place("data")
         return script(module, self.config, **flags)
 
