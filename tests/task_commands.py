@@ -15,6 +15,7 @@ ARGUMENTS = {
     "train_baseline": (DataArguments, "FineTuningArguments", SelectingRunArguments),
     "train_joint": (DataArguments, "JointArguments", RunArguments),
     "train_textual_inversion": (DataArguments, "InversionArguments", RunArguments),
+    "reproducing.more_real": ("Arguments",),
     "generate": ("GenerationArguments",),
     "generate_prompted": ("PromptedArguments",),
     "filter_generated": (DataArguments, "FilterArguments"),

@@ -211,8 +211,10 @@ def test_two_models_judge_by_the_mean_of_their_logarithms(world, tmp_path):
 
 def right_ones(*_: Any) -> Truth:
     """A truth that contradicts the filter: it trusts none but the images of another emotion's colour and two more."""
-    likeliest = np.arange(40) % 5 >= 2
-    return Truth(np.ones(40, bool), np.ones(40), likeliest, {kind: np.zeros(40, int) for kind in ("scene", "object")})
+    labels = np.repeat(np.arange(8), 5)
+    likeliest = np.where(np.arange(40) % 5 >= 2, labels, (labels + 1) % 8)
+    posterior = 0.02 + 0.84 * np.eye(8)[likeliest]
+    return Truth(np.ones(40, bool), posterior, {kind: np.zeros(40, int) for kind in ("scene", "object")})
 
 
 def test_an_oracle_stands_in_place_of_the_faithful_ones(world, tmp_path, monkeypatch):
@@ -226,6 +228,15 @@ def test_an_oracle_stands_in_place_of_the_faithful_ones(world, tmp_path, monkeyp
     assert {found[f"image/awe/awe_00000{number}.png"] for number in (0, 1)} == {"truth"}
     assert report["purity"]["after truth"]["images"] == 24
     assert "| fell: truth |" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_labels_and_annotations_of_an_oracle_are_the_truth_and_not_the_models(world, tmp_path, monkeypatch):
+    monkeypatch.setattr(filter_generated, "read_truth", right_ones)
+    changes = {"judge": "judge", "oracle": True, "skip": ["clear", "manifold", "diverse"], "keep": 2}
+    filter_generated.main(*asked(world, tmp_path / "out", **changes))
+    for row in read_rows(DataArguments(data=str(tmp_path / "out")), "train"):
+        assert row.probabilities == pytest.approx([0.86 if label == row.label else 0.02 for label in range(8)])
+        assert row.scene in (NO_LABEL, 0) and set(row.objects) <= {0}
 
 
 def test_what_an_oracle_draws_among_the_right_ones_is_decided_by_the_seed(world, tmp_path, monkeypatch):

@@ -242,8 +242,7 @@ def test_purity_after_each_criterion():
     assert candidates.agreed["scene"].tolist() == [0] * 4 + [NO_LABEL] * 12
     truth = Truth(
         hits=np.arange(16) >= 8,
-        posterior=np.where(np.arange(16) >= 8, 0.9, 0.1),
-        likeliest=np.arange(16) >= 8,
+        posterior=np.eye(8)[LABELS] * np.where(np.arange(16) >= 8, 0.9, 0.1)[:, None],
         read={"scene": np.arange(16) % 2},
     )
     sieve = Sieve(LABELS)
@@ -256,12 +255,15 @@ def test_purity_after_each_criterion():
 
 
 def test_an_oracle_asks_what_is_likeliest_and_not_what_the_judges_own_head_sees():
-    likeliest = np.arange(16) >= 4
-    sieve = Sieve(LABELS)
-    ask_true(sieve, Truth(~likeliest, np.zeros(16), likeliest, {}))
+    empty, likeliest = np.zeros(16), np.where(np.arange(16) >= 4, LABELS, 7)
+    candidates = Candidates(LABELS, np.eye(8)[(LABELS + 1) % 8], {}, {}, {}, empty[:, None], empty, empty)
+    truth = Truth(likeliest != LABELS, np.eye(8)[likeliest], {"scene": LABELS})
+    seen, sieve = purity.seen_by_oracle(candidates, truth), Sieve(LABELS)
+    ask_true(sieve, seen)
     assert sieve.left.tolist() == list(range(4, 16)) and [one.name for one in sieve.asked] == ["truth"]
-    with pytest.raises(ValueError, match=f"'truth'.*none of {EMOTIONS[0]} .*; leave out --oracle"):
-        ask_true(Sieve(LABELS), Truth(~likeliest, np.zeros(16), LABELS != 0, {}))
+    assert seen.read["scene"].tolist() == LABELS.tolist() and seen.quality.tolist() == [0.0] * 4 + [1.0] * 12
+    with pytest.raises(ValueError, match="'truth'.*none of .*; leave out --oracle"):
+        ask_true(Sieve(LABELS), candidates)
 
 
 def test_the_truth_is_the_worlds_posterior_of_the_attributes_read(tmp_path, monkeypatch):
@@ -281,8 +283,8 @@ def test_the_truth_is_the_worlds_posterior_of_the_attributes_read(tmp_path, monk
     pictures = [FilePicture(str(tmp_path / "image.png"))] * 2
     labels = np.array([EMOTIONS.index("awe"), EMOTIONS.index("fear")])
     truth = purity.read_truth("judge", pictures, labels, str(tmp_path / "features"))
-    assert truth.likeliest.tolist() == [True, False] and truth.hits.tolist() == [False, True]
-    assert truth.posterior == pytest.approx(posterior(awe)[labels])
+    assert truth.hits.tolist() == [False, True]
+    assert truth.posterior == pytest.approx(np.stack([posterior(awe)] * 2))
 
 
 def test_the_distance_of_attributes_is_the_mean_over_emotions_with_labels():

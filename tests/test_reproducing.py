@@ -1,20 +1,26 @@
 """The reproduction's plan, and its way from evaluations to tables; nothing is trained here."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from task_commands import check_commands, flags
+from training_world import write_emoset
 
 from training import reproduce
 from training.backbones.clip import new_clip
+from training.data import DataArguments, read_rows
+from training.data.choosing import choose
 from training.evaluate import POOLED, REAL
 from training.reproduce import ReproductionArguments
 from training.reproducing import measuring, rows
+from training.reproducing.more_real import Arguments, main
 from training.reproducing.plan import SIZES, WIDE_HEAD, Plan
 from training.tasks import Task
 from training.train_baseline import PlainClassifier, PlainClassifierConfig
+from uniemo_pipelines.fusion_uniemo import EMOTIONS
 from uniemo_pipelines.modeling_uniemo import UniEmoUnderstandingModel
 
 CONFIG = "training/configs/reproduction.yaml"
@@ -91,10 +97,50 @@ def test_feedback_is_cross_fitted_and_all_its_arms_have_equal_steps():
         cell = f"feedback/{labels}-1"
         asked = {arm: flags(found[f"{cell}/{arm}"]) for arm in SIZES["full"].arms}
         assert len({(one["max_steps"][0], one["start"][0], one["seed"][0]) for one in asked.values()}) == 1
-        assert asked["real"]["subset"] == [str(labels + 240)] and asked["none"]["subset"] == [str(labels)]
+        assert {arm: one.get("generated") for arm, one in asked.items()} == {
+            "none": None,
+            **{arm: [f"out/{cell}/kept-{arm}"] for arm in SIZES["full"].arms if arm != "none"},
+        }
+        assert all(one["subset"] == [str(labels)] for one in asked.values())
+        assert int(asked["none"]["max_steps"][0]) * 32 >= labels, "an epoch at least"
         generator, kept = flags(found[f"{cell}/generator"]), flags(found[f"{cell}/kept-filtered"])
         assert generator["half"] == ["0"] and kept["models"] == [f"out/{cell}/model-1"]
         assert flags(found[f"{cell}/model-1"])["half"] == ["1"]
+
+
+def more_real(world: Path, **changes: int) -> list[list[str]]:
+    """The entries of as many more images as `kept` has."""
+    numbers = {"subset": 8, "pool": 16, "seed": 0} | changes
+    places = {name: str(world / name) for name in ("data", "output")}
+    main(Arguments(**places, as_many_as=str(world / "kept"), **numbers))
+    return json.loads((world / "output" / "train.json").read_text())
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Path:
+    """Two pictures an emotion, and a filter's folder with one of awe and one of fear."""
+    write_emoset(tmp_path / "data")
+    entries = json.loads((tmp_path / "data/train.json").read_text())
+    shutil.copytree(tmp_path / "data", tmp_path / "kept")
+    kept = [next(entry for entry in entries if entry[0] == emotion) for emotion in ("awe", "fear")]
+    (tmp_path / "kept/train.json").write_text(json.dumps(kept))
+    return tmp_path
+
+
+def test_more_real_images_are_as_many_of_each_emotion_and_not_those_known_already(world):
+    found = more_real(world)
+    assert [entry[0] for entry in found] == ["awe", "fear"]
+    rows = read_rows(DataArguments(data=str(world / "data")), "train")
+    known = {Path(row.picture.name).name for row in choose(rows, 8, None, seed=0)}
+    assert known.isdisjoint(Path(entry[-2]).name for entry in found)
+    read = read_rows(DataArguments(data=str(world / "output")), "train")
+    assert [row.label for row in read] == [EMOTIONS.index("awe"), EMOTIONS.index("fear")]
+    assert all(row.picture.open().size == (40, 36) and row.probabilities is None for row in read)
+
+
+def test_more_real_images_than_the_pool_has(world):
+    with pytest.raises(ValueError, match="1 more of awe in --pool, found 0"):
+        more_real(world, pool=8)
 
 
 def test_a_wide_head_has_the_parameters_of_queries_blocks_and_head():
@@ -118,7 +164,7 @@ def evaluated(task: Task) -> dict:
         return {"understanding": {"models": scores}}
     found = {
         folder: {
-            "figures": {name: figure(index) for name in measuring.GENERATION},
+            "figures": {name: figure(index) | {"interval": [0.4, 0.6]} for name in measuring.GENERATION},
             "spaces": {"judge": {name: figure(2 * index) for name in measuring.IN_SPACE}},
         }
         for index, folder in enumerate([REAL, *asked["generated"]])
@@ -133,7 +179,8 @@ def test_evaluations_become_tables_and_figures(size, tmp_path, monkeypatch, caps
         for name in ("output", "output_dir"):
             for folder in flags(task).get(name, []):
                 Path(folder).mkdir(parents=True, exist_ok=True)
-                (Path(folder) / "train.json").write_text("[1, 2, 3]")
+                (Path(folder) / "train.json").write_text("[1, 2]" if "1/kept-random" in folder else "[1, 2, 3]")
+                (Path(folder) / "generation.json").write_text('{"guidance": 2.0, "steps": 8}')
         if task.command[0] == "training.evaluate":
             Path(flags(task)["output"][0], "evaluation.json").write_text(json.dumps(evaluated(task)))
         if task.name in ("data", "trained/contrast-0"):
@@ -152,6 +199,7 @@ def test_evaluations_become_tables_and_figures(size, tmp_path, monkeypatch, caps
         planned_rows = (*SIZES[size].understanding, *SIZES[size].sets)
         assert (f"| {row.title} |" in text) == (row.name in planned_rows), row
     assert "object 0.480" in text and "800 labels: 3, 3" in text
+    assert "random 3, 2" in text and "guidance 2 and 8 steps" in text and "Emo-A 0.400 to 0.600" in text
     assert text.count("- commands: 2, 2.0 hours") == len(rows.TABLES), "each table's own"
     results = {table: json.loads((tmp_path / size / f"{table}.json").read_text()) for table in rows.TABLES}
     accuracies = results["understanding"]["understanding"]["joint"]["accuracy"]

@@ -23,9 +23,10 @@ mean of their log-probabilities: name more than one only if the generator was tr
 generator's own is self-filtering, to compare with: the emotion head tells, which generation.json names where it was
 at hand, and then report and a warning say so.
 
---oracle takes the place of faithful by the truth, where a --judge can read it: an image falls if its target is not
-the likeliest emotion of the attributes that the judge reads in it, by the embedded world's own probabilities. What a
-filter could gain at the best; with `--skip clear manifold diverse` --keep of the right ones are drawn at random.
+--oracle takes the place of the models by the truth, where a --judge can read it: soft labels are the embedded world's
+own probabilities of the attributes that the judge reads, annotations those that it reads and that were meant, and in
+place of faithful an image falls if its target is not the likeliest emotion. What a filter could gain at the best; with
+`--skip clear manifold diverse` --keep of the right ones are drawn at random.
 
 Writes the data set (`train.json`, `info.json`, `image/`, `annotation/` with soft labels), `verdicts.jsonl` with the
 criterion that each image fell at first, `report.json`, `report.md`, `report.png`, `kept.jpg`, `rejected.jpg`, and
@@ -52,12 +53,12 @@ from .files import write_whole
 from .filtering.candidates import Candidates, Limits, RealRows, attribute_counts, measure
 from .filtering.corpus import Corpus, read_corpora
 from .filtering.kinship import kinships, warning
-from .filtering.purity import Truth, purity_by_stage, read_truth
+from .filtering.purity import Truth, purity_by_stage, read_truth, seen_by_oracle
 from .filtering.reading import Extractor, Filter
 from .filtering.report import kept_sheet, markdown, plot, rejected_sheet, summary
 from .filtering.sieve import Sieve
 from .filtering.sifting import ask_clear, ask_diverse, ask_faithful, ask_manifold, ask_true, ask_unseen, draw
-from .filtering.writing import begin_output, check_output, verdicts, write_data_set
+from .filtering.writing import begin_output, check_output, kept_of_each, verdicts, write_data_set
 from .runs import write_json
 from .scripts import errors_in_one_line
 
@@ -158,8 +159,7 @@ def numbers_to_draw(arguments: FilterArguments) -> list[int]:
     """
     if arguments.as_many_as is None:
         return [arguments.keep] * len(EMOTIONS)
-    labels = [row.label for row in read_rows(DataArguments(data=arguments.as_many_as), "train")]
-    return np.bincount(labels, minlength=len(EMOTIONS)).tolist()
+    return kept_of_each(arguments.as_many_as)
 
 
 def check_numbers(corpus: Corpus, keep: int) -> None:
@@ -191,18 +191,17 @@ def sift(
     candidates: Candidates,
     limits: Limits,
     counts: Mapping[str, np.ndarray],
-    truth: Truth | None,
     arguments: FilterArguments,
 ) -> Sieve:
     """Ask criterion by criterion.
 
     Args:
+        candidates: as an oracle sees them, where it is asked.
         counts: by kind, real images of each emotion that name each attribute, (8, A).
-        truth: what the oracle knows; needed where it is asked.
     """
     sieve = Sieve(candidates.labels, arguments.allow_empty)
     if arguments.oracle:
-        ask_true(sieve, truth)
+        ask_true(sieve, candidates)
     elif "faithful" not in arguments.skip:
         ask_faithful(sieve, candidates, limits)
     if "clear" not in arguments.skip:
@@ -232,7 +231,9 @@ def main(data: DataArguments, arguments: FilterArguments) -> None:
     candidates, limits = measure(corpus, real, judges, Extractor(arguments.extractor, arguments), arguments)
     counts = attribute_counts(real.train, vocabulary)
     truth = judged_truth(corpus, candidates, arguments)
-    sieve = sift(candidates, limits, counts, truth, arguments)
+    if arguments.oracle:
+        candidates = seen_by_oracle(candidates, truth)
+    sieve = sift(candidates, limits, counts, arguments)
 
     begin_output(output, asdict(data) | asdict(arguments))
     write_whole(output / "verdicts.jsonl", verdicts(corpus, candidates, sieve))

@@ -14,7 +14,7 @@ run that was stopped, or with more --images; on one machine and device they are 
 about. Other weights or settings in the same folder are refused.
 
 Writes `image/awe/awe_000012.png` and so on, `manifest.jsonl` with image, emotion, seed and prompt, `generation.json`
-with the settings, and `sheet.jpg`; the manifest last. See training/generated.py. Weights are float32.
+with the settings, and `sheet.jpg`; the manifest last. See training/generated.py.
 """
 
 from collections.abc import Callable, Sequence

@@ -33,7 +33,7 @@ from .scripts import errors_in_one_line
 
 @dataclass(kw_only=True)
 class InversionArguments(PromptArguments):
-    """Textual inversion; the learning rate is diffusers' for it."""
+    """Textual inversion; the default learning rate is diffusers' for it."""
 
     _argument_group_name = "textual inversion"
 

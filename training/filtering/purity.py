@@ -1,7 +1,7 @@
 """How many labels are right, where a judge can tell: in the embedded world, whose truth a reader reads."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -42,17 +42,12 @@ class Truth:
 
     Attributes:
         hits: (N,) whether the target is the emotion that its own head sees.
-        posterior: (N,) probability of the target by the world's own probabilities, given the attributes that it reads.
-        likeliest: (N,) whether the target is the emotion with the highest one. An oracle asks this and not the judge's
-            head: it takes from the judge what is in the image alone, and no learnt opinion on emotions; on real
-            calibration images both are right equally often (.837 and .839 of 4,000); and "the judge sees the target"
-            stays a figure that the oracle did not make true. Ours.
+        posterior: (N, 8) the world's own probabilities of each emotion, given the attributes that it reads.
         read: by kind, the attribute read, (N,).
     """
 
     hits: np.ndarray
     posterior: np.ndarray
-    likeliest: np.ndarray
     read: dict[str, np.ndarray]
 
 
@@ -62,13 +57,22 @@ def read_truth(weights: str, pictures: Sequence[Picture], labels: np.ndarray, fe
     key = f"truth {digest_of_weights(judge)}"
     parts = list(kept_chunks(pictures, lambda some: _compute(judge, some), key, Path(features), "judging"))
     joined = {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
-    rows = np.arange(len(labels))
     return Truth(
         joined["emotion"].argmax(1) == labels,
-        joined["posterior"][rows, labels],
-        joined["posterior"].argmax(1) == labels,
+        joined["posterior"],
         {kind: joined[kind] for kind in ("scene", "object")},
     )
+
+
+def seen_by_oracle(candidates: Candidates, truth: Truth) -> Candidates:
+    """The candidates as one sees them who knows what is in the images, in the place of the models that filter.
+
+    The probabilities are the world's own, given the attributes that the judge reads, and not those of the judge's
+    head: an oracle takes from the judge what is in an image, and no learnt opinion on emotions; on real calibration
+    images both are right equally often (.837 and .839 of 4,000); and "the judge sees the target" stays a figure that
+    the oracle did not make true. Ours.
+    """
+    return replace(candidates, probabilities=truth.posterior, read=truth.read)
 
 
 def _compute(judge: Reader, pictures: Sequence[Picture]) -> dict[str, Tensor]:
@@ -96,4 +100,5 @@ def _purity(truth: Truth, candidates: Candidates, stage: np.ndarray) -> Purity:
     for kind, agreed in candidates.agreed.items():
         named = stage & (agreed != NO_LABEL)
         shares[kind] = float((agreed == truth.read[kind])[named].mean()) if named.any() else None
-    return Purity(count, hits / count, wilson_interval(hits, count), float(truth.posterior[stage].mean()), shares)
+    posterior = truth.posterior[np.arange(len(stage)), candidates.labels]
+    return Purity(count, hits / count, wilson_interval(hits, count), float(posterior[stage].mean()), shares)

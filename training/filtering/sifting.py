@@ -12,7 +12,6 @@ from .diverse import apportion, choose, without_duplicates
 from .faithful import margins
 from .manifold import is_clear
 from .neighbours import cells_of
-from .purity import Truth
 from .sieve import Sieve
 
 
@@ -23,9 +22,10 @@ def ask_faithful(sieve: Sieve, candidates: Candidates, limits: Limits) -> None:
     sieve.ask("margin", margins(candidates.probabilities[left], candidates.labels[left]) >= limits.margin)
 
 
-def ask_true(sieve: Sieve, truth: Truth) -> None:
-    """No emotion is likelier than the target, by the world's own probabilities of what the judge reads in it."""
-    sieve.ask("truth", truth.likeliest[sieve.left])
+def ask_true(sieve: Sieve, candidates: Candidates) -> None:
+    """No emotion is likelier than the target, of candidates as an oracle sees them."""
+    left = sieve.left
+    sieve.ask("truth", candidates.probabilities[left].argmax(1) == candidates.labels[left])
 
 
 def ask_clear(sieve: Sieve, candidates: Candidates, limits: Limits) -> None:

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from uniemo_pipelines.fusion_uniemo import EMOTIONS
 
+from ..data import DataArguments, read_rows
 from ..data.rows import NO_LABEL, Vocabulary
 from ..runs import write_json
 from .candidates import Candidates
@@ -46,7 +48,7 @@ def begin_output(folder: Path, arguments: dict[str, Any]) -> None:
 def write_data_set(folder: Path, corpus: Corpus, candidates: Candidates, sieve: Sieve, vocabulary: Vocabulary) -> None:
     """Images, annotations, label maps, and last `train.json`, without which there is no data set.
 
-    An annotation has `emotion`, `probabilities` (8, the calibrated soft label), `scene` and `object` where the one
+    An annotation has `emotion`, `probabilities` (8, the soft label), `scene` and `object` where the one
     meant is the one read, and `generated`: where the image comes from.
     """
     for kind in ("image", "annotation"):
@@ -77,6 +79,16 @@ def write_data_set(folder: Path, corpus: Corpus, candidates: Candidates, sieve: 
         (folder / annotation).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         rows.append([emotion, image, annotation])
     write_json(folder / LIST, rows)
+
+
+def kept_of_each(folder: str | Path) -> list[int]:
+    """How many images of each emotion a data set of kept ones has, in EmoSet's order.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    labels = [row.label for row in read_rows(DataArguments(data=str(folder)), LIST.removesuffix(".json"))]
+    return np.bincount(labels, minlength=len(EMOTIONS)).tolist()
 
 
 def _attributes(agreed: dict[str, int], names: dict[str, Sequence[str]]) -> dict[str, Any]:

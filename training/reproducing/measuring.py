@@ -2,6 +2,7 @@
 
 import json
 import platform
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +22,7 @@ from .rows import titles
 
 UNDERSTANDING = ("accuracy", "polarity_accuracy", "macro_f1", "calibration_error")
 GENERATION = ("emotion_accuracy", "total_variation", "semantic_clarity")
-IN_SPACE = ("coverage", "kernel_distance", "semantic_diversity")
+IN_SPACE = ("coverage", "kernel_distance_within", "semantic_diversity")
 CURVES = {
     "UniEmo, variation": {"0": "mean", "0.5": "complete, variation 0.5", "1": "complete"},
     "UniEmo, guidance": {"2": "complete", "4": "complete, guidance 4"},
@@ -75,21 +76,47 @@ def _facts(plan: Plan, table: str) -> dict[str, str]:
         "steps": f"stage 1 {size.stage1_steps} {precision}, stage 2 {size.stage2_steps}",
     }
     if table == "generation":
-        images = f"{8 * size.images:,} a set and seed, drawn {precision}"
-        return facts | {"judge": size.judge.stem, "labels": f"{size.labels:,}", "images": images}
-    counts = [size.labels] if table == "understanding" else size.feedback_labels
+        return facts | {"labels": f"{size.labels:,}"} | _of_images(plan, precision)
+    counts, arms = ([size.labels], ["filtered"]) if table == "understanding" else (size.feedback_labels, size.arms)
+    steps = ", ".join(str(size.more_steps[labels]) for labels in counts)
+    kept = (f"{labels:,} labels: {_kept(plan, labels, size.seeds(table), arms)}" for labels in counts)
     return facts | {
         "labels": ", ".join(f"{labels:,}" for labels in counts),
-        "feedback": f"{size.more_steps} more steps; of {8 * size.candidates:,} images, drawn {precision}, a filter "
-        f"keeps at most {8 * size.keep:,}",
-        "images kept": "; ".join(f"{labels:,} labels: {_kept(plan, labels, size.seeds(table))}" for labels in counts),
+        "feedback": f"{steps} more steps; of {8 * size.candidates:,} images, drawn {precision}, a filter keeps at "
+        f"most {8 * size.keep:,}, labelled with its own calibrated probabilities, at random too; the oracle's labels "
+        "are the world's own",
+        "what filters": f"knows {REAL_IMAGES['calibration']:,} labelled pictures besides, for temperature and "
+        "threshold alone",
+        "images kept": "; ".join(kept),
     }
 
 
-def _kept(plan: Plan, labels: int, seeds: int) -> str:
-    """How many images the whole filter left, by seed."""
-    folders = (plan.output / f"feedback/{labels}-{seed}/kept-filtered" for seed in range(seeds))
-    return ", ".join(str(len(_read(folder / "train.json"))) for folder in folders)
+def _of_images(plan: Plan, precision: str) -> dict[str, str]:
+    """How images were drawn, and what they are compared with."""
+    size, first = plan.size, plan.size.sets[0]
+    drawn = _read(plan.output / f"sets/{first}-0/generation.json")
+    held, real = 8 * size.images, _read(plan.measured(f"generation/{first}"))["generation"]["rows"][REAL]
+    low, high = real["figures"]["emotion_accuracy"]["interval"]
+    return {
+        "images": f"{held:,} a set and seed, drawn {precision} with guidance {drawn['guidance']:g} and "
+        f"{drawn['steps']} steps, rivals too",
+        "real images": f"{held:,}, held out (95 % interval of their Emo-A {low:.3f} to {high:.3f}); every row is "
+        f"compared with the {REAL_IMAGES[size.split] - held:,} others, its coverage with {held:,} of them",
+        "judge": f"{size.judge.stem} alone: its emotion head, its attribute heads (total variation: the mean over "
+        "scene, object and palette), its features; so Sem-C and Sem-D are not those of Places, ImageNet and CLIP",
+        "mind": f"total variation and coverage depend on the number of images, here {size.images} of an emotion",
+    }
+
+
+def _kept(plan: Plan, labels: int, seeds: int, arms: Sequence[str]) -> str:
+    """How many images the whole filter left, by seed, and which arm has another number."""
+
+    def kept(arm: str) -> str:
+        folders = (plan.output / f"feedback/{labels}-{seed}/kept-{arm}" for seed in range(seeds))
+        return ", ".join(str(len(_read(folder / "train.json"))) for folder in folders)
+
+    others = [f"{arm} {kept(arm)}" for arm in arms if arm != "none" and kept(arm) != kept("filtered")]
+    return kept("filtered") + (f" ({'; '.join(others)})" if others else "")
 
 
 def _understanding(plan: Plan, name: str) -> dict[str, list[float]]:

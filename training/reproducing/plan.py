@@ -1,6 +1,6 @@
 """Which commands a reproduction runs; a task's name is its folder in the output."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ KEPT: dict[str, dict[str, Any]] = {
     "random": {"skip": ALL},
     "oracle": {"oracle": True, "skip": ["clear", "manifold", "diverse"]},
 }
-"""By arm of the feedback table, what the filter asks of generated images."""
+"""By arm of the feedback table, what the filter asks of generated images; the others are "none" and "real"."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +75,7 @@ class Size:
         labels: of the first two tables; `feedback_labels` of the third.
         stage1_steps, stage2_steps, inversion_steps: of the trainings.
         half_steps, generator_steps: of stages 1 and 2 on half of the labels, for feedback.
-        more_steps: of every arm of the feedback table, beyond `stage1_steps`.
+        more_steps: by number of labels, of every arm of the feedback table beyond `stage1_steps`: an epoch at least.
         images: of each emotion in a set.
         candidates, keep: of each emotion, before and after a filter.
     """
@@ -95,7 +95,7 @@ class Size:
     stage2_steps: int
     generator_steps: int
     inversion_steps: int
-    more_steps: int
+    more_steps: Mapping[int, int]
     images: int
     candidates: int
     keep: int
@@ -122,7 +122,7 @@ SIZES = {
         stage2_steps=120,
         generator_steps=100,
         inversion_steps=0,
-        more_steps=50,
+        more_steps={800: 50},
         images=25,
         candidates=50,
         keep=20,
@@ -145,7 +145,7 @@ SIZES = {
         stage2_steps=400,
         generator_steps=300,
         inversion_steps=400,
-        more_steps=60,
+        more_steps={400: 60, 800: 60, 1600: 60, 3200: 110},
         images=50,
         candidates=100,
         keep=30,
@@ -297,10 +297,8 @@ class Plan:
         if name in self._tasks:
             return name
         start = self._trained("contrast", seed) if labels == size.labels else self._start(cell, labels, seed)
-        flags: dict[str, Any] = {"max_steps": size.more_steps, "subset": labels, "start": self._place(start)}
-        if arm == "real":
-            flags["subset"] = labels + 8 * size.keep
-        if arm not in KEPT:
+        flags = {"max_steps": size.more_steps[labels], "subset": labels, "start": self._place(start)}
+        if arm == "none":
             return self._stage1(name, "contrast", seed, [start], **flags)
         kept = self._kept(cell, labels, seed, arm)
         return self._stage1(name, "contrast", seed, [start, kept], generated=self._place(kept), **flags)
@@ -310,12 +308,14 @@ class Plan:
         return name if name in self._tasks else self._stage1(name, "contrast", seed, subset=labels)
 
     def _kept(self, cell: str, labels: int, seed: int, arm: str) -> str:
-        """What an arm's filter leaves of the corpus; but for chance as many as the whole filter leaves."""
+        """An arm's images, what its filter leaves of the corpus or real ones: as many as the whole filter leaves."""
         corpus, judge = self._corpus(cell, labels, seed)
         like = self._kept(cell, labels, seed, "filtered") if arm != "filtered" else None
         name = f"{cell}/kept-{arm}"
         if name in self._tasks:
             return name
+        if arm == "real":
+            return self._add(name, self._more_real(name, like, labels, seed), "data", like)
         command = self._script(
             "filter_generated",
             corpora=self._place(corpus),
@@ -330,6 +330,12 @@ class Plan:
             **KEPT[arm],
         )
         return self._add(name, command, corpus, judge, *([like] if like else []))
+
+    def _more_real(self, name: str, like: str, labels: int, seed: int) -> tuple[str, ...]:
+        places = ("--data", self._place("data"), "--as_many_as", self._place(like), "--output", self._place(name))
+        numbers = {"subset": labels, "pool": labels + 8 * self.size.keep, "seed": seed}
+        flags = [flag for name, number in numbers.items() for flag in (f"--{name}", str(number))]
+        return ("training.reproducing.more_real", *places, *flags)
 
     def _corpus(self, cell: str, labels: int, seed: int) -> tuple[str, str]:
         """A corpus whose generator has seen one half of the labels, and the model of the other half, which filters."""

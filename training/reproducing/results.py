@@ -32,8 +32,9 @@ class Results(TypedDict):
         seeds: by table, how many it has.
         facts: by table, what else is to be said of it, by name; the tables may have been made on different machines.
         understanding: by row, `accuracy`, `polarity_accuracy`, `macro_f1` and `calibration_error` by seed.
-        generation: by row, `emotion_accuracy`, `total_variation`, `coverage`, `kernel_distance`, `semantic_clarity`
-            and `semantic_diversity` by seed and `frechet_distance` pooled; also `real`, with one value each.
+        generation: by row, `emotion_accuracy`, `total_variation`, `coverage`, `kernel_distance_within`,
+            `semantic_clarity` and `semantic_diversity` by seed and `frechet_distance` pooled; also `real`, with one
+            value each.
         curves: by title, points in the order in which a line joins them.
         feedback: by number of labels and arm, `accuracy` by seed.
 

@@ -49,11 +49,11 @@ UNDERSTANDING_COMPARISONS = (
 REAL = Row("real", "real images")
 COMPLETE = "complete"
 GENERATION = (
-    Row("words", "stock, the emotion's word"),
+    Row("words", "stock, the emotion's word, which its captions lack"),
     Row("captions", "stock, captions from P(attributes given emotion)"),
     Row("textual_inversion", "stock, textual inversion of each emotion"),
     Row("one_feature", "one feature, as EmoGen's mapper has"),
-    Row("patches", "mean-pooled patches instead of queries"),
+    Row("patches", "mean-pooled patches instead of queries, frozen in stage 2"),
     Row("alpha_one", "α = 1"),
     Row("alpha_mean", "α at its mean"),
     Row("no_condition_loss", "without the condition loss"),
@@ -65,13 +65,13 @@ GENERATION = (
     Row("mean", "complete, the emotion's mean"),
 )
 GENERATION_COMPARISONS = tuple(
-    Comparison(row, COMPLETE, why)
+    Comparison(COMPLETE, row, why)
     for row, why in {
         "words": "prompting by name",
         "captions": "prompting by known attributes",
         "textual_inversion": "one embedding an emotion",
         "one_feature": "scene and object features",
-        "patches": "expert queries",
+        "patches": "expert queries, and that stage 2 trains them",
         "alpha_one": "α",
         "alpha_mean": "α by attribute",
         "no_condition_loss": "the condition loss",
@@ -95,8 +95,8 @@ FEEDBACK_COMPARISONS = (
     Comparison("random", "none", "generated images"),
     Comparison("filtered", "none", "generated and filtered images"),
     Comparison("filtered", "random", "filtering"),
-    Comparison("filtered", "undiverse", "selection by diversity"),
-    Comparison("filtered", "oracle", "the filter's mistakes"),
+    Comparison("filtered", "undiverse", "the best of each cell, within quotas"),
+    Comparison("undiverse", "oracle", "the filter's mistakes"),
     Comparison("real", "filtered", "real in place of generated images"),
 )
 

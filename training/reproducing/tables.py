@@ -22,14 +22,17 @@ GENERATION_FIGURES = (
     "emotion_accuracy",
     "total_variation",
     "coverage",
-    "kernel_distance",
+    "kernel_distance_within",
     "frechet_distance",
     "semantic_clarity",
     "semantic_diversity",
 )
 TESTED_IN_GENERATION = ("emotion_accuracy", "total_variation", "coverage")
 ACCURACY = tables.UNDERSTANDING["accuracy"]
-OF_IMAGES = tables.GENERATION | tables.SPACE
+BETTER = {"total_variation": "↓", "kernel_distance_within": "↓", "frechet_distance": "↓"}
+OF_IMAGES = {
+    figure: f"{label} {BETTER.get(figure, '↑')}" for figure, label in (tables.GENERATION | tables.SPACE).items()
+} | {"frechet_distance": "Fréchet distance, emotions and seeds together ↓"}
 BEST = Row("best", "best possible accuracy, exact")
 SEEDS = (
     "A seed decides the labelled subset, the initialisation of what is trained, the order of the pictures and the "
