@@ -70,7 +70,7 @@ def _facts(plan: Plan, table: str) -> dict[str, str]:
     precision = f"in {'bfloat16' if plan.bf16 else 'float32'}"
     facts = {
         "machine": f"{platform.processor() or platform.machine()}, torch {torch.__version__}",
-        "commands": f"{len(spent)}, {sum(spent) / 3600:.1f} hours in all, side by side or not",
+        "commands": f"{len(spent)}, {sum(spent) / 3600:.1f} hours in all, those side by side counted each",
         "CLIP, zero-shot": ", ".join(f"{part} {share:.3f}" for part, share in zero_shot.items()),
         "measured on": f"{REAL_IMAGES[size.split]:,} images of the {size.split} split",
         "steps": f"stage 1 {size.stage1_steps} {precision}, stage 2 {size.stage2_steps}",
