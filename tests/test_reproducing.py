@@ -15,7 +15,7 @@ from training.data import DataArguments, read_rows
 from training.data.choosing import choose
 from training.evaluate import POOLED, REAL
 from training.reproduce import ReproductionArguments
-from training.reproducing import measuring, rows
+from training.reproducing import facts, measuring, rows
 from training.reproducing.more_real import Arguments, main
 from training.reproducing.plan import SIZES, WIDE_HEAD, Plan
 from training.tasks import Task
@@ -189,7 +189,7 @@ def test_evaluations_become_tables_and_figures(size, tmp_path, monkeypatch, caps
             mark.write_text('{"seconds": 3600}')
 
     monkeypatch.setattr(reproduce, "run_tasks", lambda tasks, folder, workers: [run(task) for task in tasks])
-    monkeypatch.setattr(measuring, "RUNS", tmp_path)
+    monkeypatch.setattr(facts, "RUNS", tmp_path)
     (tmp_path / "half_clip").mkdir()
     (tmp_path / "half_clip/gate.json").write_text('{"zero shot": {"scene": 1.0, "object": 0.48}}')
     reproduce.main(ReproductionArguments(config=CONFIG, size=size, output=str(tmp_path), workers=2))

@@ -17,7 +17,6 @@ step's output is in `logs/`. With two or more `--workers` steps that do not wait
 with its share of the processor's threads.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +27,7 @@ from uniemo_pipelines.training_records_uniemo import RESULTS
 
 from .config import parse
 from .files import write_whole
+from .runs import read_json
 from .scripts import errors_in_one_line
 from .tasks import Task, run_tasks, script
 
@@ -141,9 +141,9 @@ def table(arguments: FeedbackArguments) -> str:
     lines = ["| round | kept of each emotion | accuracy on the validation split |", "|---|---|---|"]
     for number in range(1, arguments.rounds + 1):
         folder = Path(arguments.output, f"round-{number}")
-        kept = [json.loads((folder / f"kept-{half}/train.json").read_text(encoding="utf-8")) for half in HALVES]
+        kept = [read_json(folder / f"kept-{half}/train.json") for half in HALVES]
         counts = [sum(row[0] == emotion for rows in kept for row in rows) for emotion in EMOTIONS]
-        results = json.loads((folder / "understanding" / RESULTS).read_text(encoding="utf-8"))
+        results = read_json(folder / "understanding" / RESULTS)
         accuracy = next(one for one in results if one["metric"] == "accuracy")
         lines.append(f"| {number} | {min(counts)} to {max(counts)} | {accuracy['value']:.4f} |")
     return "\n".join(lines) + "\n"

@@ -15,7 +15,6 @@ small size never does: it has the calibration split and the development judge, a
 `reproduction.md`, `understanding.png`, `curves.png` and `feedback.png` are made from those that are there.
 """
 
-import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,10 +26,10 @@ from .files import write_whole
 from .reproducing.figures import figures
 from .reproducing.measuring import collect
 from .reproducing.plan import SIZES, Plan
-from .reproducing.results import Results, together
+from .reproducing.results import together
 from .reproducing.rows import TABLES
 from .reproducing.tables import report
-from .runs import write_json
+from .runs import read_json, write_json
 from .scripts import errors_in_one_line
 from .tasks import run_tasks
 
@@ -62,16 +61,12 @@ def main(arguments: ReproductionArguments) -> None:
     run_tasks(plan.tasks(), output, arguments.workers)
     for table in arguments.tables:
         write_json(output / f"{table}.json", collect(plan, arguments.size, table))
-    results = together([_read(path) for table in TABLES if (path := output / f"{table}.json").is_file()])
+    results = together([read_json(path) for table in TABLES if (path := output / f"{table}.json").is_file()])
     text = report(results)
     for name, figure in figures(results).items():
         figure.savefig(output / f"{name}.png", dpi=110)
     write_whole(output / "reproduction.md", text)
     print(text)
-
-
-def _read(path: Path) -> Results:
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -127,3 +127,8 @@ def _compare(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) ->
 def write_json(path: Path, content: Any) -> None:
     """Whole or not at all."""
     write_whole(path, json.dumps(content, indent=1) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """What a file of `write_json` holds."""
+    return json.loads(path.read_text(encoding="utf-8"))

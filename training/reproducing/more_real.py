@@ -6,7 +6,6 @@
 In EmoSet's layout, so that stage 1 reads them as it reads kept ones, in the same places of the same batches.
 """
 
-import json
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ from uniemo_pipelines.fusion_uniemo import EMOTIONS
 from ..data import DataArguments, Row, read_rows
 from ..data.choosing import choose
 from ..filtering.writing import LIST, kept_of_each
-from ..runs import write_json
+from ..runs import read_json, write_json
 from ..scripts import errors_in_one_line
 
 
@@ -57,7 +56,7 @@ def more_rows(arguments: Arguments) -> list[Row]:
 def main(arguments: Arguments) -> None:
     """Copy them and what is said of them; the list of all last."""
     data, output = Path(arguments.data), Path(arguments.output)
-    entries = {str(data / entry[-2]): entry for entry in json.loads((data / LIST).read_text(encoding="utf-8"))}
+    entries = {str(data / entry[-2]): entry for entry in read_json(data / LIST)}
     taken = [entries[row.picture.name] for row in more_rows(arguments)]
     for name in ("info.json", *(file for entry in taken for file in entry[-2:] if file)):
         (output / name).parent.mkdir(parents=True, exist_ok=True)
