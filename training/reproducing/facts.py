@@ -48,7 +48,7 @@ def _of_images(plan: Plan, precision: str) -> dict[str, str]:
     return {
         "labels": f"{size.labels:,}",
         "images": f"{held:,} a set and seed, drawn {precision} with guidance {drawn['guidance']:g} and "
-        f"{drawn['steps']} steps, rivals too",
+        f"{drawn['steps']} steps, rivals too, but where a curve says another",
         "real images": f"{held:,}, held out (95 % interval of their Emo-A {low:.3f} to {high:.3f}); every row is "
         f"compared with the {REAL_IMAGES[size.split] - held:,} others, its coverage with {held:,} of them",
         "judge": f"{size.judge.stem} alone: its emotion head, its attribute heads (total variation: the mean over "
