@@ -24,20 +24,12 @@ ARGUMENTS = {
 """By script, the dataclasses that its flags fill."""
 
 
-SECTIONS = {
-    "train_understanding": "understanding",
-    "train_baseline": "baseline",
-    "train_joint": "joint",
-    "train_textual_inversion": "textual_inversion",
-}
-
-
 def understood(command: Sequence[str]) -> tuple[ModuleType, tuple[Any, ...]]:
     """A script's module, and its arguments as its flags fill them."""
     module = import_module(command[0])
     script = command[0].removeprefix("training.")
     types = tuple(getattr(module, one) if isinstance(one, str) else one for one in ARGUMENTS[script])
-    return module, parse(types, SECTIONS.get(script, script), list(command[1:]))
+    return module, parse(types, Task(script, tuple(command)).section, list(command[1:]))
 
 
 def flags(task: Task) -> dict[str, list[str]]:

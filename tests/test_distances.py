@@ -148,10 +148,9 @@ def test_diversity_is_the_mean_over_all_pairs() -> None:
 def test_clarity_is_the_larger_of_scene_and_object() -> None:
     scenes, objects = torch.tensor([[0.7, 0.3], [0.5, 0.5]]), torch.tensor([[0.2, 0.1, 0.7], [0.1, 0.8, 0.1]])
     assert semantic_clarity(scenes, objects).tolist() == pytest.approx([0.7, 0.8])
-    with pytest.raises(ValueError, match="those of 2 and 1"):
-        semantic_clarity(scenes, objects[:1])
-    with pytest.raises(ValueError, match="those of 0 and 0"):
-        semantic_clarity(scenes[:0], objects[:0])
+    for first, second in ((2, 1), (1, 1), (0, 0)):
+        with pytest.raises(ValueError, match=f"at least two, found {first} and {second}"):
+            semantic_clarity(scenes[:first], objects[:second])
 
 
 def test_emotion_score_is_the_mean_probability_of_the_target() -> None:

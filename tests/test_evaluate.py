@@ -237,6 +237,9 @@ def test_a_generators_own_model_judges_nothing(
     evaluate.main(data, replace(alone, attributes=None))
     (folder / "generation.json").write_text(json.dumps(settings | {"emotion_head": "another"}))
     evaluate.main(data, replace(alone, output=f"{arguments.output}-2"))
+    (folder / "generation.json").write_text("{")
+    with pytest.raises(ValueError, match=r"generation\.json: expected settings as training\.generate writes them"):
+        evaluate.main(data, alone)
 
 
 @pytest.mark.parametrize(
@@ -265,6 +268,8 @@ def test_sets_are_as_large_as_each_other_and_share_no_image() -> None:
     assert not set(found.held.tolist()) & set(found.reference.tolist())
     assert match([generated], real, seed=1).held.tolist() == found.held.tolist()
     assert match([generated], real, seed=2).held.tolist() != found.held.tolist()
+    exact = match([torch.arange(8).repeat(41)], torch.arange(8).repeat(105))
+    assert len(exact.reference) == 8 * 64, "none is lost to rounding"
     with pytest.raises(ValueError, match="at least 12 real images of each emotion, found 11 of awe"):
         match([generated], torch.cat([torch.arange(8).repeat(11), torch.tensor([0, *range(2, 8)])]))
 

@@ -9,7 +9,7 @@ from task_commands import check_commands, flags
 from training_world import write_clip, write_stable_diffusion
 
 from training import feedback
-from training.config import parse
+from training.config import parse, settings_of
 from training.feedback import FeedbackArguments, Round
 from training.miniemoset.dataset import write_dataset
 from training.tasks import Task
@@ -18,8 +18,8 @@ from uniemo_pipelines.fusion_uniemo import EMOTIONS
 CONFIG = "training/configs/miniemoset.yaml"
 
 
-def rounds(count: int, **changes: object) -> dict[str, Task]:
-    arguments = FeedbackArguments(config=CONFIG, output="out", rounds=count, **changes)
+def rounds(count: int, config: str = CONFIG, **changes: object) -> dict[str, Task]:
+    arguments = FeedbackArguments(config=config, output="out", rounds=count, **changes)
     found = [task for number in range(1, count + 1) for task in Round(arguments, number).tasks()]
     return {task.name: task for task in found}
 
@@ -27,6 +27,13 @@ def rounds(count: int, **changes: object) -> dict[str, Task]:
 @pytest.mark.parametrize("start", [None, "runs/mini/joint/understanding"])
 def test_every_command_is_understood_and_waits_for_what_it_reads(start):
     check_commands(list(rounds(3, start=start, subset=800).values()), Path("out"))
+
+
+def test_the_configuration_for_emoset_has_every_steps_section():
+    config = "training/configs/emoset.yaml"
+    assert parse(FeedbackArguments, "feedback", ["--config", config]).images
+    for task in rounds(2, config).values():
+        assert settings_of(config, task.section)
 
 
 def test_no_corpus_is_filtered_by_a_model_that_its_generator_could_please():
@@ -42,6 +49,15 @@ def test_no_corpus_is_filtered_by_a_model_that_its_generator_could_please():
             model = flags(found[generator["understanding"][0].removeprefix("out/")])
             assert generator["half"] == model["half"] == [str(half)]
             assert model.get("generated", []) == [f"out/round-{one}/kept-{half}" for one in range(1, number)]
+
+
+def test_no_filter_keeps_what_one_before_it_kept_and_no_corpus_has_the_noise_of_another():
+    found = rounds(2)
+    guarded = [flags(found[f"round-{n}/kept-{half}"]).get("guarded_folders", []) for n in (1, 2) for half in (0, 1)]
+    kept = [f"out/round-{number}/kept-{half}" for number in (1, 2) for half in (0, 1)]
+    assert guarded == [kept[:number] for number in range(4)]
+    seeds = [flags(found[f"round-{number}/corpus-{half}"])["seed"] for number in (1, 2) for half in (0, 1)]
+    assert len(set(map(tuple, seeds))) == 4
 
 
 def test_the_result_learns_from_all_that_was_kept():
@@ -79,7 +95,7 @@ def world(tmp_path: Path) -> Path:
         },
         "joint": {**quick, "base": f"{tmp_path}/base", "resolution": 32, "bank_size": 2, "rank": 2},
         "generate": {"base": f"{tmp_path}/base", "batch_size": 4, "steps": 1},
-        "filter_generated": {"extractor": f"{tmp_path}/clip", "precision": 0.01, "skip": skipped},
+        "filter_generated": {"extractor": f"{tmp_path}/clip", "skip": skipped},
         "feedback": {"output": f"{tmp_path}/out", "images": 4, "keep": 2},
     }
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(sections))

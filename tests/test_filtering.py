@@ -206,6 +206,25 @@ def test_two_models_judge_by_the_mean_of_their_logarithms(world, tmp_path):
     )
 
 
+def test_what_an_earlier_filter_kept_is_not_kept_again(world, tmp_path):
+    found = asked(world, tmp_path / "out", guarded_folders=[str(world / "kept")], allow_empty=True, skip=STEPS)
+    filter_generated.main(*found)
+    first, second = fell(world / "kept"), fell(tmp_path / "out")
+    assert all(second[name] == "real copy" for name in first if first[name] is None)
+    assert None in second.values()
+
+
+def test_images_that_need_not_be_faithful_need_no_model_of_that_precision(world, tmp_path, monkeypatch):
+    def never(*_: Any) -> float:
+        raise ValueError("no such precision")
+
+    monkeypatch.setattr("training.filtering.candidates.least_probability", never)
+    filter_generated.main(*asked(world, tmp_path / "out", skip=STEPS, keep=1))
+    assert "at temperature" not in (tmp_path / "out" / "report.md").read_text()
+    with pytest.raises(ValueError, match="no such precision"):
+        filter_generated.main(*asked(world, tmp_path / "other"))
+
+
 # ------------------------------------------------------------------------------------------------------------ oracle
 
 
@@ -227,7 +246,9 @@ def test_an_oracle_stands_in_place_of_the_faithful_ones(world, tmp_path, monkeyp
     found = fell(tmp_path / "out")
     assert {found[f"image/awe/awe_00000{number}.png"] for number in (0, 1)} == {"truth"}
     assert report["purity"]["after truth"]["images"] == 24
-    assert "| fell: truth |" in (tmp_path / "out" / "report.md").read_text()
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "| fell: truth |" in text and "- filtered and labelled by an oracle, the judge" in text
+    assert "at temperature" not in text and "clarity at least" not in text, "what was not asked is not said"
 
 
 def test_labels_and_annotations_of_an_oracle_are_the_truth_and_not_the_models(world, tmp_path, monkeypatch):
@@ -268,9 +289,9 @@ def own_head(world: Path) -> str:
 @pytest.mark.parametrize(
     ("whose", "own", "said"),
     [
-        ("its own", True, "- filtered by its own model: filter"),
-        ("another's", False, "- filtered by another model than its own: filter"),
-        ("nobody's", None, "- filtered by a model that may be its own or not: filter"),
+        ("its own", True, "- filtered and labelled by its own model: filter"),
+        ("another's", False, "- filtered and labelled by another model than its own: filter"),
+        ("nobody's", None, "- filtered and labelled by a model that may be its own or not: filter"),
     ],
 )
 def test_report_and_warning_say_whether_the_filter_is_the_generators_own(world, tmp_path, capsys, whose, own, said):
@@ -350,6 +371,7 @@ def test_an_output_that_is_read_from_or_holds_something_else(world, tmp_path):
         ({"keep": 0}, "--keep is at least 1"),
         ({"oracle": True}, "--oracle asks a judge; name its weights as --judge"),
         ({"oracle": True, "judge": "j", "skip": ["faithful"]}, "--oracle takes the place of faithful"),
+        ({"oracle": True, "judge": "j", "skip": ["clear"]}, "give --skip clear diverse as well"),
     ],
 )
 def test_arguments_out_of_range(world, tmp_path, changes, message):
@@ -357,7 +379,12 @@ def test_arguments_out_of_range(world, tmp_path, changes, message):
         asked(world, tmp_path / "out", **changes)
 
 
-def test_the_configuration_of_the_embedded_world_is_read():
-    config = ROOT / "training" / "configs" / "miniemoset.yaml"
-    data, arguments = parse((DataArguments, FilterArguments), "filter_generated", ["--config", str(config)])
-    assert data.data and arguments.keep and arguments.calibration_split == "calibration"
+@pytest.mark.parametrize(("name", "split"), [("miniemoset", "calibration"), ("emoset", "val")])
+def test_the_configurations_name_all_but_the_models_that_filter(name, split, capsys):
+    asked = ["--config", str(ROOT / "training" / "configs" / f"{name}.yaml")]
+    types = (DataArguments, FilterArguments)
+    data, arguments = parse(types, "filter_generated", [*asked, "--models", "other_half"])
+    assert data.data and arguments.keep and arguments.calibration_split == split
+    with pytest.raises(SystemExit):
+        parse(types, "filter_generated", asked)
+    assert "required: --models" in capsys.readouterr().err

@@ -13,7 +13,7 @@ from training.data.rows import NO_LABEL
 from training.filtering import diverse, purity
 from training.filtering.candidates import Candidates
 from training.filtering.diverse import apportion, choose, without_duplicates
-from training.filtering.faithful import calibrated, fit_temperature, is_faithful, least_probability, margins
+from training.filtering.faithful import calibrated, fit_temperature, least_probability, margins
 from training.filtering.manifold import distance_to_real, is_clear, percentile
 from training.filtering.neighbours import MOST_EXACT, Neighbours, Reduction, cells_of, nearest_other
 from training.filtering.purity import Truth, purity_by_stage
@@ -62,6 +62,11 @@ def test_a_few_lucky_images_set_no_threshold():
         least_probability(probabilities, labels, 0.99)
 
 
+def test_a_threshold_asks_for_enough_images():
+    with pytest.raises(ValueError, match="at least 20 calibration images, found 19"):
+        least_probability(*graded([True] * 19), 0.5)
+
+
 def test_equal_probabilities_stand_or_fall_together():
     probabilities = np.array([[0.9, 0.1]] * 20 + [[0.8, 0.2]] * 20)
     labels = np.array([0] * 20 + [0] * 10 + [1] * 10)
@@ -71,8 +76,6 @@ def test_equal_probabilities_stand_or_fall_together():
 def test_margins_are_over_the_best_other_emotion():
     probabilities = np.array([[0.5, 0.3, 0.2], [0.5, 0.3, 0.2]])
     assert margins(probabilities, np.array([0, 1])) == pytest.approx([0.2, -0.2])
-    assert is_faithful(probabilities, np.array([0, 1]), 0.25, 0.1).tolist() == [True, False]
-    assert is_faithful(probabilities, np.array([0, 0]), 0.5, 0.25).tolist() == [False, False]
 
 
 # --------------------------------------------------------------------------------------------- clear, on the manifold

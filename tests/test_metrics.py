@@ -32,8 +32,9 @@ def test_total_variation_by_hand() -> None:
     assert total_variation(a, b, 3) == pytest.approx(0.5)
     assert total_variation(a, a, 3) == 0
     assert total_variation(torch.zeros(5, dtype=torch.long), torch.ones(5, dtype=torch.long), 2) == 1
-    with pytest.raises(ValueError, match="two samples"):
-        total_variation(torch.tensor([], dtype=torch.long), a, 3)
+    for few in (0, 1):
+        with pytest.raises(ValueError, match=f"at least two images a sample, found {few} and 4"):
+            total_variation(a[:few], a, 3)
 
 
 def test_coverage_counts_what_lies_near_real_images() -> None:
@@ -44,6 +45,9 @@ def test_coverage_counts_what_lies_near_real_images() -> None:
     assert 0 < collapsed < 0.5
     with pytest.raises(ValueError, match="over 5 real"):
         coverage(real[:3], real)
+    for few in (0, 1):
+        with pytest.raises(ValueError, match=f"at least two generated ones, found 20 and {few}"):
+            coverage(real, real[:few])
 
 
 def test_kernel_distance_is_zero_on_average_within_a_distribution_and_grows_with_the_gap() -> None:

@@ -1,5 +1,11 @@
 """Commands that stand on each other."""
 
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -72,18 +78,74 @@ def test_other_arguments_and_missing_needs_are_refused(tmp_path):
         run_tasks([task(tmp_path, "b", needs=("c",))], tmp_path)
 
 
-def test_settings_that_changed_meanwhile_are_refused(tmp_path):
-    config = tmp_path / "a.yaml"
-    config.write_text("b: 1")
-    code = f"open({str(tmp_path / 'order.txt')!r}, 'a').write('a\\n')"
-    tasks = [Task("a", ("run_code", code, "--config", str(config)))]
-    run_tasks(tasks, tmp_path)
-    config.write_text("b: 1 # as before")
-    run_tasks(tasks, tmp_path)
-    assert order(tmp_path) == ["a"]
-    config.write_text("b: 2")
-    with pytest.raises(ValueError, match=r"other settings: a was run when .*a\.yaml said something else"):
+def configured(folder: Path, settings: str) -> list[Task]:
+    """A task with the settings, and one that stands on it."""
+    config = folder / "a.yaml"
+    config.write_text(settings)
+    code = f"open({str(folder / 'order.txt')!r}, 'a').write('a\\n')"
+    return [Task("a", ("run_code", code, "--config", str(config))), task(folder, "b", needs=("a",))]
+
+
+def test_settings_of_a_step_that_changed_meanwhile_are_refused(tmp_path):
+    run_tasks(configured(tmp_path, "run_code: {b: 1}"), tmp_path)
+    run_tasks(configured(tmp_path, "run_code: {b: 1} # as before\nother: {c: 2}"), tmp_path)
+    assert order(tmp_path) == ["a", "b"]
+    for changed in ("run_code: {b: 2}", "common: {seed: 1}\nrun_code: {b: 1}"):
+        with pytest.raises(ValueError, match="other settings: a was run when the section run_code of .*a.yaml was"):
+            run_tasks(configured(tmp_path, changed), tmp_path)
+
+
+def test_a_refusal_says_what_to_remove(tmp_path):
+    tasks = configured(tmp_path, "run_code: {b: 1}")
+    run_tasks([*tasks, task(tmp_path, "c")], tmp_path)
+    with pytest.raises(ValueError) as refusal:
+        run_tasks(configured(tmp_path, "run_code: {b: 2}"), tmp_path)
+    removed = str(refusal.value).partition("rm -r ")[2].split()
+    assert removed == [str(tmp_path / name) for name in ("done/a.json", "done/b.json")]
+    for path in removed:
+        Path(path).unlink()
+    run_tasks(configured(tmp_path, "run_code: {b: 2}"), tmp_path)
+    assert order(tmp_path) == ["a", "b", "c", "a", "b"]
+
+
+def test_a_training_is_removed_with_its_folder_which_knows_its_arguments(tmp_path):
+    for path in ("model", "corpus", "done"):
+        (tmp_path / path).mkdir()
+    for name in ("model", "corpus"):
+        (tmp_path / f"done/{name}.json").write_text(json.dumps({"command": ["other"], "settings": None}))
+    tasks = [Task("model", ("training.train_joint",)), Task("corpus", ("training.generate",), ("model",))]
+    with pytest.raises(ValueError, match="expected training.train_joint, found other") as refusal:
         run_tasks(tasks, tmp_path)
+    removed = str(refusal.value).partition("rm -r ")[2].split()
+    assert removed == [str(tmp_path / name) for name in ("done/model.json", "done/corpus.json", "model")]
+
+
+def test_a_section_that_a_later_step_lacks_is_found_before_the_first(tmp_path):
+    _, first = configured(tmp_path, "other: {b: 1}")
+    last = Task("last", ("run_code", "pass", "--config", str(tmp_path / "a.yaml")))
+    with pytest.raises(ValueError, match="expected a section 'run_code', found other"):
+        run_tasks([replace(first, needs=()), last], tmp_path)
+    assert not (tmp_path / "order.txt").exists()
+
+
+def test_a_command_does_not_outlive_the_call(tmp_path):
+    marks = [f"open({str(tmp_path / name)!r}, 'w').close()" for name in ("begun", "outlived")]
+    code = f"import time; {marks[0]}; time.sleep(3); {marks[1]}"
+    call = f"from training.tasks import *; run_tasks([Task('a', ('run_code', {code!r}))], Path({str(tmp_path)!r}))"
+    tests = Path(__file__).parent
+    environment = os.environ | {"PYTHONPATH": str(tests.parent)}
+    with subprocess.Popen([sys.executable, "-c", call], cwd=tests, env=environment) as process:
+        while not (tmp_path / "begun").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.kill()
+    time.sleep(4)
+    assert not (tmp_path / "outlived").exists()
+
+
+def test_no_worker_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="--workers of at least 1, found 0"):
+        run_tasks([task(tmp_path, "a")], tmp_path, workers=0)
 
 
 def test_a_script_has_its_flags():

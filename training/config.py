@@ -123,6 +123,21 @@ def flags_of(path: str | Path, section: str, known: set[str]) -> list[str]:
     A key without a value leaves the argument's default.
 
     Raises:
+        ValueError: as `settings_of`.
+    """
+    common, own = settings_of(path, section)
+    common = {key: value for key, value in common.items() if key in known}
+    flags = []
+    for key, value in {**common, **own}.items():
+        if value is not None:
+            flags += [f"--{key}", *map(str, value if isinstance(value, list) else [value])]
+    return flags
+
+
+def settings_of(path: str | Path, section: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a YAML file says to a script: the section `common`, and the script's own.
+
+    Raises:
         ValueError: the file has no such section, or is no YAML.
     """
     try:
@@ -132,12 +147,7 @@ def flags_of(path: str | Path, section: str, known: set[str]) -> list[str]:
     sections = content if isinstance(content, dict) else {}
     if not isinstance(sections.get(section), dict):
         raise ValueError(f"{path}: expected a section {section!r}, found {', '.join(map(str, sections)) or 'none'}.")
-    common = {key: value for key, value in (sections.get("common") or {}).items() if key in known}
-    flags = []
-    for key, value in {**common, **sections[section]}.items():
-        if value is not None:
-            flags += [f"--{key}", *map(str, value if isinstance(value, list) else [value])]
-    return flags
+    return sections.get("common") or {}, sections[section]
 
 
 @dataclass(kw_only=True)

@@ -4,16 +4,19 @@
         --models runs/mini/understanding --generated runs/mini/generated
 
 Reads `split` of the data, which for a reported table is the test split, opened once. Writes `evaluation.json`,
-`evaluation.md` and `confusion.png`. What networks said of pictures is kept, so that a run that was stopped goes on
-where it was, another network costs its own pass only, and with --observed other sets cost theirs.
+`evaluation.md` and `confusion.png`. What networks said of pictures is kept, all but the distances of pairs, so that a
+run that was stopped goes on where it was, another network costs its own pass only, and with --observed other sets cost
+theirs.
 
 Understanding: accuracy over eight and two classes, macro-F1, precision, recall and F1 of each emotion, calibration
 error, Brier score, negative log-likelihood. Several models (of several seeds) also get their mean and its t interval.
 
 Generation: a set is a folder that `training.generate` wrote, or one of a folder an emotion; several sets (of several
 seeds) get their mean too. Beside them stands the same number of real images of the split, the floor: both are held
-against the split's other images. The classifier, the readers of attributes and the extractors must have had no part
-in training, tuning or filtering what they judge; the generator's own understanding model is refused.
+against the split's other images. Intervals are over images; those of coverage, density, precision and recall take the
+images on the other side as they are, and so are too narrow. The classifier, the readers of attributes and the
+extractors should have had no part in training, tuning or filtering what they judge, which is for you to see to: refused
+is the generator's own understanding model alone.
 """
 
 from collections.abc import Mapping, Sequence

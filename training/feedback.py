@@ -4,11 +4,14 @@
 
 The steps are this package's scripts with the sections of the same file: train_understanding, train_joint, generate and
 filter_generated. Cross-fitted: an understanding model is trained on either half of the labels and filters, in every
-round, what the *other* half's generator drew; nothing that a filter has to judge was drawn to please it. A round is
+round, what the *other* half's generator drew; in the first nothing that a filter has to judge was drawn to please it.
+From the second on a generator goes on from a model that has learnt from images which that filter chose and labelled,
+so that its judgement comes back in part. A round is
 
 1. on each half a generator: stage 2 on that half's model, which from the second round on has learnt from the images
    kept of its own half's corpora,
-2. of each generator a corpus, filtered by the other half's model of the first round,
+2. of each generator a corpus, filtered by the other half's model of the first round, without near-duplicates of what
+   was kept before,
 3. on all labels stage 1 with all that was kept so far, and stage 2 on that: `round-N/joint` is an adapter folder as
    any other, and the last round's is the result.
 
@@ -17,7 +20,7 @@ step's output is in `logs/`. With two or more `--workers` steps that do not wait
 with its share of the processor's threads.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -87,11 +90,12 @@ class Round:
         yield self._stage1(model, [half], half=half)
         yield self._task(generator, "train_joint", (model,), understanding=self._place(model), half=half)
         places = {"adapter": self._place(generator), "output": self._place(self.name(f"corpus-{half}"))}
-        command = self._script("generate", **places, images=self.arguments.images, seed=self._seed_of_corpus)
+        command = self._script("generate", **places, images=self.arguments.images, seed=self._seed_of_corpus(half))
         yield Task(self.name(f"corpus-{half}"), command, (generator,))
 
     def _filter(self, half: int) -> Task:
         corpus, judge, kept = self.name(f"corpus-{half}"), f"round-1/model-{1 - half}", self.name(f"kept-{half}")
+        before = [*self._kept_before(HALVES), *(self.name(f"kept-{one}") for one in range(half))]
         command = self._script(
             "filter_generated",
             corpora=self._place(corpus),
@@ -99,26 +103,31 @@ class Round:
             output=self._place(kept),
             features=self._place("features"),
             keep=self.arguments.keep,
+            guarded_folders=[self._place(one) for one in before] or None,
             subset=self.arguments.subset,
             seed=self.arguments.seed,
         )
-        return Task(kept, command, (corpus, judge))
+        return Task(kept, command, (corpus, judge, *before))
 
     def _result(self) -> Iterator[Task]:
         model = self.name("understanding")
         yield self._stage1(model, HALVES, this_round=True)
         yield self._task(self.name("joint"), "train_joint", (model,), understanding=self._place(model))
 
-    def _stage1(self, name: str, halves: Any, half: int | None = None, this_round: bool = False) -> Task:
+    def _stage1(self, name: str, halves: Sequence[int], half: int | None = None, this_round: bool = False) -> Task:
         """Stage 1 on labels and on what was kept of these halves' corpora, of earlier rounds or of this one too."""
-        rounds = range(1, self.number + this_round)
-        kept = [Round(self.arguments, number).name(f"kept-{one}") for number in rounds for one in halves]
+        kept = self._kept_before(halves) + [self.name(f"kept-{one}") for one in halves if this_round]
         start, needs = self.arguments.start if half is None else None, tuple(kept)
         if self.before and self.arguments.start:
             joint = self.before.name("joint" if half is None else f"generator-{half}")
             start, needs = f"{self._place(joint)}/understanding", (*kept, joint)
         generated = [self._place(one) for one in kept] or None
         return self._task(name, "train_understanding", needs, half=half, generated=generated, start=start)
+
+    def _kept_before(self, halves: Sequence[int]) -> list[str]:
+        """What the rounds before this one kept of these halves' corpora."""
+        rounds = range(1, self.number)
+        return [Round(self.arguments, number).name(f"kept-{half}") for number in rounds for half in halves]
 
     def _task(self, name: str, module: str, needs: tuple[str, ...], **flags: Any) -> Task:
         shared = {"output_dir": self._place(name), "subset": self.arguments.subset, "seed": self.arguments.seed}
@@ -130,10 +139,9 @@ class Round:
     def _place(self, name: str) -> str:
         return str(Path(self.arguments.output, name))
 
-    @property
-    def _seed_of_corpus(self) -> int:
-        """Other images in each round: a generator that has hardly changed would draw the same again."""
-        return self.arguments.seed + self.number
+    def _seed_of_corpus(self, half: int) -> int:
+        """Other noise in each corpus: generators that hardly differ would draw the same again."""
+        return self.arguments.seed + len(HALVES) * (self.number - 1) + half + 1
 
 
 def table(arguments: FeedbackArguments) -> str:

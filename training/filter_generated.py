@@ -1,6 +1,6 @@
 """From generated images to a data set that stage 1 reads beside the real one: explicit feedback (design 2.5).
 
-    python -m training.filter_generated --config training/configs/miniemoset.yaml
+    python -m training.filter_generated --config training/configs/miniemoset.yaml --models MODEL
 
 The criteria, in their order:
 
@@ -12,8 +12,8 @@ manifold   no farther from real training images than most real validation images
 diverse    no near-duplicate of a better one; then the best image of each cell of a clustering, within quotas that
            follow the real P(attribute | emotion).
 
-Whatever is skipped, no image is kept that is nearly a real one of any split. Of the test split the images alone are
-looked at, for that.
+Whatever is skipped, no image is kept that is nearly a real one of any split, or one of --guarded_folders. Of the test
+split the images alone are looked at, for that.
 
 Who filters (--models): the generator was trained to please the emotion head of its own understanding model, which so
 is a poor judge of what it drew. Cross-fitting takes one that was trained on other pictures: train stage 1 on either
@@ -25,8 +25,8 @@ at hand, and then report and a warning say so.
 
 --oracle takes the place of the models by the truth, where a --judge can read it: soft labels are the embedded world's
 own probabilities of the attributes that the judge reads, annotations those that it reads and that were meant, and in
-place of faithful an image falls if its target is not the likeliest emotion. What a filter could gain at the best; with
-`--skip clear manifold diverse` --keep of the right ones are drawn at random.
+place of faithful an image falls if its target is not the likeliest emotion. What a filter could gain at the best;
+--keep of the right ones are drawn at random, so --skip clear diverse goes with it.
 
 Writes the data set (`train.json`, `info.json`, `image/`, `annotation/` with soft labels), `verdicts.jsonl` with the
 criterion that each image fell at first, `report.json`, `report.md`, `report.png`, `kept.jpg`, `rejected.jpg`, and
@@ -58,7 +58,7 @@ from .filtering.reading import Extractor, Filter
 from .filtering.report import kept_sheet, markdown, plot, rejected_sheet, summary
 from .filtering.sieve import Sieve
 from .filtering.sifting import ask_clear, ask_diverse, ask_faithful, ask_manifold, ask_true, ask_unseen, draw
-from .filtering.writing import begin_output, check_output, kept_of_each, verdicts, write_data_set
+from .filtering.writing import begin_output, check_output, kept_of_each, kept_rows, verdicts, write_data_set
 from .runs import write_json
 from .scripts import errors_in_one_line
 
@@ -105,6 +105,9 @@ class FilterArguments:
     guarded_splits: list[str] = field(
         default_factory=list, metadata={"help": "splits that no kept image may resemble; all if not given"}
     )
+    guarded_folders: list[str] = field(
+        default_factory=list, metadata={"help": "data sets kept by earlier filters, which no kept image may resemble"}
+    )
     dimensions: int = field(default=64, metadata={"help": "numbers that PCA leaves of the extractor's features; ours"})
     judge: str | None = field(default=None, metadata={"help": "weights of the embedded world's judge, for purity"})
     oracle: bool = field(default=False, metadata={"help": "let the judge say what is faithful, to compare with"})
@@ -115,6 +118,11 @@ class FilterArguments:
         default=0, metadata={"help": "of the clusterings and the draw, and of --subset and --half as in stage 1"}
     )
 
+    @property
+    def faithful(self) -> bool:
+        """Whether the models' probabilities are asked for."""
+        return not self.oracle and "faithful" not in self.skip
+
     def __post_init__(self) -> None:
         if unknown := [name for name in self.skip if name not in STEPS]:
             raise ValueError(f"--skip knows {', '.join(STEPS)}; found {', '.join(unknown)}")
@@ -122,6 +130,8 @@ class FilterArguments:
             raise ValueError("--oracle asks a judge; name its weights as --judge")
         if self.oracle and "faithful" in self.skip:
             raise ValueError("--oracle takes the place of faithful; leave out --oracle or --skip faithful")
+        if self.oracle and not {"clear", "diverse"} <= set(self.skip):
+            raise ValueError("--oracle knows what is right, not how clear it is: give --skip clear diverse as well")
         for name in ("clarity_percentile", "manifold_percentile", "duplicate_percentile"):
             if not 0 <= getattr(self, name) <= 100:
                 raise ValueError(f"--{name} is from 0 to 100; found {getattr(self, name)}")
@@ -135,19 +145,21 @@ class FilterArguments:
 
 
 def real_rows(data: DataArguments, arguments: FilterArguments) -> RealRows:
-    """The real images by what they are for.
+    """The real images by what they are for, and with them the generated ones that were kept before.
 
     Raises:
+        FileNotFoundError: an earlier filter's folder without a data set.
         ValueError: a stream, which cannot be gone back to.
     """
     if data.streaming:
         raise ValueError("Filtering goes over the real images several times: leave out --streaming.")
     guarded = arguments.guarded_splits or find_layout(data).splits()
+    earlier = {folder: kept_rows(folder) for folder in arguments.guarded_folders}
     return RealRows(
         train=choose(read_rows(data, data.train_split), data.subset, data.half, arguments.seed),
         validation=read_rows(data, data.validation_split),
         calibration=read_rows(data, arguments.calibration_split),
-        known={split: read_rows(data, split) for split in guarded},
+        known={split: read_rows(data, split) for split in guarded} | earlier,
     )
 
 
@@ -202,7 +214,7 @@ def sift(
     sieve = Sieve(candidates.labels, arguments.allow_empty)
     if arguments.oracle:
         ask_true(sieve, candidates)
-    elif "faithful" not in arguments.skip:
+    elif arguments.faithful:
         ask_faithful(sieve, candidates, limits)
     if "clear" not in arguments.skip:
         ask_clear(sieve, candidates, limits)
@@ -249,6 +261,7 @@ def main(data: DataArguments, arguments: FilterArguments) -> None:
 
 def write_sheets(output: Path, corpus: Corpus, sieve: Sieve) -> None:
     """`kept.jpg`, and `rejected.jpg` where any fell."""
+    (output / "rejected.jpg").unlink(missing_ok=True)  # an earlier filter's
     kept_sheet(corpus, sieve).save(output / "kept.jpg", quality=90)
     if (rejected := rejected_sheet(corpus, sieve)) is not None:
         rejected.save(output / "rejected.jpg", quality=90)

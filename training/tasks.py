@@ -9,7 +9,9 @@ import json
 import multiprocessing
 import os
 import runpy
+import signal
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from tqdm import tqdm
 
+from .config import settings_of
 from .files import write_whole
 
 LAST_LINES = 5
@@ -50,6 +52,16 @@ class Task:
         """The YAML file with the command's settings; None where it has none."""
         return next((after for flag, after in pairwise(self.command) if flag == "--config"), None)
 
+    @property
+    def section(self) -> str:
+        """The script's own section of that file: "joint" is that of training.train_joint."""
+        return self.command[0].rpartition(".")[2].removeprefix("train_")
+
+    @property
+    def trains(self) -> bool:
+        """Whether it is a training, which goes on in its folder only with the arguments that it had."""
+        return self.command[0].rpartition(".")[2].startswith("train_")
+
 
 def script(module: str, config: str | Path, **flags: Any) -> tuple[str, ...]:
     """The command that runs a script of this package with a configuration file; None leaves a flag out."""
@@ -69,10 +81,12 @@ def run_tasks(tasks: Sequence[Task], folder: Path, workers: int = 1) -> None:
         workers: how many run at a time.
 
     Raises:
-        ValueError: a task that has ended was another command, or had other settings; a name that occurs twice; a need
-            of no task before.
+        ValueError: no worker; a name that occurs twice; a need of no task before; a configuration without a script's
+            section; a task that has ended with other arguments, or other settings in that section.
         TaskError: a command failed. Those that ran beside it have come to their ends; the same call goes on.
     """
+    if workers < 1:
+        raise ValueError(f"Expected --workers of at least 1, found {workers}.")
     _check(tasks, folder)
     left = {task.name: task for task in tasks if not _mark(folder, task).is_file()}
     context, running, failure = _context(tasks), dict[int, _Running](), None
@@ -96,27 +110,38 @@ def run_tasks(tasks: Sequence[Task], folder: Path, workers: int = 1) -> None:
 
 
 def _check(tasks: Sequence[Task], folder: Path) -> None:
-    before: set[str] = set()
+    changed, before = [], set[str]()
     for task in tasks:
         if task.name in before or not before.issuperset(task.needs):
             raise ValueError(
                 f"{task.name}: expected a name of its own and needs among the tasks before, {task.needs}."
             )
         before.add(task.name)
-        mark = _mark(folder, task)
-        if not mark.is_file():
-            continue
-        found, expected = _read(mark), _decisive(task)
-        if found["command"] != expected["command"]:
-            raise ValueError(
-                f"{folder} holds a run of other arguments: expected {' '.join(expected['command'])}, found "
-                f"{' '.join(found['command'])}. Give another folder, or the old arguments."
-            )
-        if found["config"] != expected["config"]:
-            raise ValueError(
-                f"{folder} holds a run of other settings: {task.name} was run when {task.config} said something else. "
-                "Give another folder, or the old settings."
-            )
+        expected, mark = _decisive(task), _mark(folder, task)
+        if mark.is_file() and any(_read(mark)[name] != value for name, value in expected.items()):
+            changed.append(task)
+    if changed:
+        raise ValueError(_refusal(changed, tasks, folder))
+
+
+def _refusal(changed: Sequence[Task], tasks: Sequence[Task], folder: Path) -> str:
+    """What is said of tasks that have ended and would now be others, and of what stands on them."""
+    first, stale = changed[0], {task.name for task in changed}
+    found, expected = _read(_mark(folder, first)), _decisive(first)
+    if found["command"] != expected["command"]:
+        change = f"other arguments: expected {' '.join(expected['command'])}, found {' '.join(found['command'])}"
+    else:
+        change = f"other settings: {first.name} was run when the section {first.section} of {first.config} was another"
+    for task in tasks:
+        if not stale.isdisjoint(task.needs):
+            stale.add(task.name)
+    paths = [_mark(folder, task) for task in tasks if task.name in stale]
+    paths += [folder / task.name for task in tasks if task.name in stale and task.trains]
+    paths = [path for path in paths if path.exists()]
+    return (
+        f"{folder} holds a run of {change}. Put the old ones back, or give another folder; to run anew what has "
+        f"changed and all that stands on it: rm -r {' '.join(map(str, paths))}"
+    )
 
 
 def seconds(tasks: Sequence[Task], folder: Path) -> dict[str, float]:
@@ -125,10 +150,10 @@ def seconds(tasks: Sequence[Task], folder: Path) -> dict[str, float]:
 
 
 def _decisive(task: Task) -> dict[str, Any]:
-    """What a task that has ended must have been run with: its command, and what the settings in its file said."""
-    settings = yaml.safe_load(Path(task.config).read_text(encoding="utf-8")) if task.config else None
+    """What a task that has ended must have been run with: its command, and what its file says to its script."""
+    settings = settings_of(task.config, task.section) if task.config else None
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
-    return {"command": list(task.command), "config": digest}
+    return {"command": list(task.command), "settings": digest}
 
 
 def _read(mark: Path) -> dict[str, Any]:
@@ -171,7 +196,8 @@ def _start(context: BaseContext, task: Task, folder: Path, workers: int) -> _Run
 
 
 def _become(command: Sequence[str], log: Path, threads: int) -> None:
-    """Be what `python -m` makes of the command, with all that it says in its log."""
+    """Be what `python -m` makes of the command, with all that it says in its log, for as long as `run_tasks` lives."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     with log.open("a", encoding="utf-8") as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
@@ -180,6 +206,12 @@ def _become(command: Sequence[str], log: Path, threads: int) -> None:
     sys.argv = list(command)
     sys.modules.pop(command[0], None)  # it is to be run, not to be imported
     runpy.run_module(command[0], run_name="__main__", alter_sys=True)
+
+
+def _end_with_parent() -> None:
+    """A command that outlived the call which waits for it would be at work beside the one that takes its place."""
+    multiprocessing.parent_process().join()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _end(one: _Running, folder: Path) -> TaskError | None:

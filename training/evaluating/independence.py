@@ -8,7 +8,8 @@ from torch import nn
 from uniemo_pipelines.modeling_uniemo import UniEmoUnderstandingModel
 
 from ..emotion_heads import head_of
-from ..generated import SETTINGS, Settings
+from ..generated import SETTINGS
+from ..runs import read_json
 
 
 def refuse_own_judges(networks: Iterable[nn.Module], folders: Iterable[str]) -> None:
@@ -22,7 +23,7 @@ def refuse_own_judges(networks: Iterable[nn.Module], folders: Iterable[str]) -> 
         folders: of generated images.
 
     Raises:
-        ValueError: one of them has a generator's head.
+        ValueError: one of them has a generator's head; a generation.json that is broken.
     """
     models = (part for network in networks for part in network.modules() if isinstance(part, UniEmoUnderstandingModel))
     own = {head_of(model.state_dict()) for model in models}
@@ -35,7 +36,9 @@ def refuse_own_judges(networks: Iterable[nn.Module], folders: Iterable[str]) -> 
 
 
 def _head_of_generator(folder: Path) -> str | None:
+    """None where nobody knows, and of images that were drawn without an adapter."""
+    path = folder / SETTINGS
     try:
-        return Settings.read(folder).emotion_head if (folder / SETTINGS).is_file() else None
-    except ValueError:  # drawn without an adapter
-        return None
+        return read_json(path).get("emotion_head") if path.is_file() else None
+    except ValueError as error:
+        raise ValueError(f"{path}: expected settings as training.generate writes them, found {error}.") from None

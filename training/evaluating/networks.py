@@ -1,7 +1,7 @@
 """Networks that look at images for an evaluation, by name: who judges emotions, who reads attributes, whose features.
 
 Each is a module of images (B, 3, H, W) uint8, so that another one is another class here or in a script of one's own.
-None may have taken part in training, tuning or filtering what it judges.
+None should have taken part in training, tuning or filtering what it judges.
 """
 
 import json
@@ -41,7 +41,7 @@ class ThroughProcessor(nn.Module):
     def __init__(self, model: PreTrainedModel, processor: BaseImageProcessor) -> None:
         super().__init__()
         self.model, self.processor = model.eval(), processor
-        self.settings = json.dumps(processor.to_dict(), sort_keys=True, default=str)
+        self.settings = json.dumps(processor.to_dict(), sort_keys=True, default=str) + model.config.to_json_string()
 
     def pixels(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 -> what the model sees, on its device."""

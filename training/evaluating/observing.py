@@ -40,8 +40,8 @@ class Observer:
     """Runs networks over pictures.
 
     Attributes:
-        folder: where outputs are kept. A file's name has a digest of the network's weights and settings, of the
-            pictures' stamps and of how they are loaded, so that nothing else is ever taken for it.
+        folder: where outputs are kept. A file's name has a digest of the network's weights, settings and
+            configuration, of the pictures' stamps and of how they are loaded, so that nothing else is taken for it.
         batch_size: pictures at once.
         workers: processes that read pictures.
     """

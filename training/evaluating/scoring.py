@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 import torch
@@ -143,15 +144,15 @@ def match(generated: Sequence[Tensor], real: Tensor, seed: int = 0) -> Matching:
     source = torch.Generator().manual_seed(seed)
     counts = [torch.bincount(labels, minlength=len(EMOTIONS)) for labels in (*generated, real)]
     sizes = torch.stack([*counts[:-1], counts[-1] // 2]).amin(dim=0)
-    times = ((counts[-1] - sizes) / sizes).min()
+    times = min(map(Fraction, (counts[-1] - sizes).tolist(), sizes.tolist()))  # of floats 64 could come out as 63
     drawn = _shuffled(real, source)
     held = [rows[:size] for rows, size in zip(drawn, sizes.tolist(), strict=True)]
-    others = [rows[size : size + int(size * times)] for rows, size in zip(drawn, sizes.tolist(), strict=True)]
+    reference = [rows[size : size + int(size * times)] for rows, size in zip(drawn, sizes.tolist(), strict=True)]
     chosen = [
         torch.cat([rows[:size] for rows, size in zip(_shuffled(labels, source), sizes.tolist(), strict=True)])
         for labels in generated
     ]
-    return Matching(chosen, torch.cat(held), torch.cat(others))
+    return Matching(chosen, torch.cat(held), torch.cat(reference))
 
 
 def _shuffled(labels: Tensor, source: torch.Generator) -> list[Tensor]:
@@ -269,7 +270,7 @@ def _diverse(emotions: Sequence[Observed], extractor: str) -> Part:
 
 
 def _neighbouring(pairs: Sequence[Pair], extractor: str) -> Part:
-    """Within each emotion, against as many of the reference."""
+    """Within each emotion, against as many of the reference; intervals leave out what the other side's draw adds."""
     found = [
         neighbourhoods(real.features[extractor][: len(generated.labels)], generated.features[extractor], NEIGHBOURS)
         for generated, real in pairs

@@ -30,6 +30,10 @@ class LimitArguments(Protocol):
     dimensions: int
     seed: int
 
+    @property
+    def faithful(self) -> bool:
+        """Whether the models' probabilities are asked for."""
+
 
 @dataclass(frozen=True)
 class RealRows:
@@ -39,7 +43,7 @@ class RealRows:
         train: the manifold, and P(attribute | emotion).
         validation: percentiles of clarity and distance.
         calibration: temperature and precision.
-        known: by split, all that no kept image may resemble; of these the files alone are looked at.
+        known: by split or folder, all that no kept image may resemble; of these the files alone are looked at.
     """
 
     train: Sequence[Row]
@@ -54,7 +58,8 @@ class Limits:
 
     Attributes:
         temperature: of the filter.
-        probability, margin: least calibrated probability of the target, and least lead over the runner-up.
+        probability, margin: least calibrated probability of the target, None where it is not asked, and least lead
+            over the runner-up.
         clarity: by kind, the least probability of the top attribute.
         distance: most distance to the k-th nearest training image.
         radius: distance within which two images are near-duplicates.
@@ -62,7 +67,7 @@ class Limits:
     """
 
     temperature: float
-    probability: float
+    probability: float | None
     margin: float
     clarity: dict[str, float]
     distance: float
@@ -81,7 +86,7 @@ class Candidates:
         clarity: by kind, the probability of the one read, (N,).
         points: (N, d) reduced features.
         distance: (N,) to the k-th nearest training image.
-        nearest_real: (N,) to the nearest real image of any guarded split.
+        nearest_real: (N,) to the nearest image of any guarded split or folder.
     """
 
     labels: np.ndarray
@@ -116,7 +121,13 @@ def measure(
     found = judges.read(pictures, "generated")
     calibration = judges.read([row.picture for row in real.calibration], "calibration")
     validation = judges.read([row.picture for row in real.validation], "validation")
-    temperature, probability = calibrate(calibration.logits, real.calibration, arguments.precision)
+    labels = torch.tensor([row.label for row in real.calibration])
+    temperature = fit_temperature(calibration.logits, labels)
+    probability = None
+    if arguments.faithful:
+        probability = least_probability(
+            calibrated(calibration.logits, temperature), labels.numpy(), arguments.precision
+        )
     space = Space(real, extractor, arguments)
     points = space.points(pictures, "generated")
     limits = Limits(
@@ -142,13 +153,6 @@ def measure(
         nearest_real=space.known.search(points, 1).distances[:, 0],
     )
     return candidates, limits
-
-
-def calibrate(logits: torch.Tensor, rows: Sequence[Row], precision: float) -> tuple[float, float]:
-    """Temperature, and the least probability that gives the precision, of real images' (N, 8) logits."""
-    labels = torch.tensor([row.label for row in rows])
-    temperature = fit_temperature(logits, labels)
-    return temperature, least_probability(calibrated(logits, temperature), labels.numpy(), precision)
 
 
 class Space:

@@ -47,8 +47,10 @@ def least_probability(probabilities: np.ndarray, labels: np.ndarray, precision: 
         precision: 0..1 among all images whose top probability is at least the threshold.
 
     Raises:
-        ValueError: no threshold with at least 20 images above it reaches that.
+        ValueError: fewer than 20 images, or no threshold with as many above it reaches that.
     """
+    if len(labels) < LEAST_TRUSTED:
+        raise ValueError(f"Expected at least {LEAST_TRUSTED} calibration images, found {len(labels)}; add some.")
     top, hits = probabilities.max(1), probabilities.argmax(1) == labels
     order = np.argsort(-top, kind="stable")
     found = np.cumsum(hits[order]) / np.arange(1, len(order) + 1)
@@ -56,7 +58,7 @@ def least_probability(probabilities: np.ndarray, labels: np.ndarray, precision: 
     ends[: LEAST_TRUSTED - 1] = False
     fitting = np.flatnonzero(ends & (found >= precision))
     if not len(fitting):
-        best = found[ends].max(initial=0.0)
+        best = found[ends].max()
         raise ValueError(
             f"Expected a probability from which on {precision:.1%} of {len(labels)} calibration images are told "
             f"rightly, found {best:.1%} at the best; lower --precision or train a better model."
@@ -70,9 +72,3 @@ def margins(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     others = probabilities.copy()
     others[rows, labels] = -np.inf
     return probabilities[rows, labels] - others.max(1)
-
-
-def is_faithful(probabilities: np.ndarray, labels: np.ndarray, least: float, least_margin: float) -> np.ndarray:
-    """Whether the target has at least that probability, and that margin over every other emotion, (N,) bool."""
-    own = probabilities[np.arange(len(labels)), labels]
-    return (own >= least) & (margins(probabilities, labels) >= least_margin)

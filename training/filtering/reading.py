@@ -65,7 +65,8 @@ class Filter:
             _check_vocabulary(location, model, vocabulary)
         self.processors = [CLIPImageProcessorPil.from_pretrained(location) for location in locations]
         self.kinds = [kind for kind in ("scene", "object") if getattr(vocabulary, f"{kind}s")]
-        self.key = f"readings {digest_of_weights(*self.models)} {[one.to_dict() for one in self.processors]}"
+        settings = [one.to_dict() for one in self.processors] + [one.config.to_json_string() for one in self.models]
+        self.key = f"readings {digest_of_weights(*self.models)} {settings}"
 
     def read(self, pictures: Sequence[Picture], description: str) -> Readings:
         """What it reads; computed once."""
@@ -112,7 +113,10 @@ def _check_vocabulary(location: str, model: UniEmoUnderstandingModel, vocabulary
 
 
 class Extractor:
-    """Image embeddings of a CLIP that took no part in training generator or filter, of length 1.
+    """Image embeddings of a CLIP, of length 1.
+
+    A distance in the filter's own features would repeat its judgement: take a CLIP that was not fine-tuned with it. In
+    the embedded world it is the one that the filter's fine-tuning started from, for there is no other.
 
     Args:
         location: its folder or Hub repository.
@@ -124,7 +128,8 @@ class Extractor:
         self.device = _device(arguments)
         self.model = CLIPModel.from_pretrained(location, dtype=torch.float32).eval().to(self.device)
         self.processor = CLIPImageProcessorPil.from_pretrained(location)
-        self.key = f"features {digest_of_weights(self.model)} {self.processor.to_dict()}"
+        settings = f"{self.processor.to_dict()} {self.model.config.to_json_string()}"
+        self.key = f"features {digest_of_weights(self.model)} {settings}"
 
     def parts(self, pictures: Sequence[Picture], description: str) -> Iterator[np.ndarray]:
         """Features (n, F) chunk by chunk; computed once."""

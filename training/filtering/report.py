@@ -1,6 +1,6 @@
 """What a filter did, for people: how many fell at which criterion, what changed, and what it looks like."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -67,12 +67,13 @@ def attribute_distance(read: np.ndarray, labels: np.ndarray, counts: np.ndarray)
     Args:
         read: (M,) attributes of generated images.
         labels: (M,) their emotions.
-        counts: (8, A) of the real labels. Emotions without any are left out; None where none has any.
+        counts: (8, A) of the real labels. Emotions with fewer than two labels or images are left out; None where all
+            are.
     """
     distances = []
     for label, real in enumerate(counts):
         own = read[labels == label]
-        if real.sum() and len(own):
+        if min(real.sum(), len(own)) > 1:
             reference = torch.from_numpy(np.repeat(np.arange(len(real)), real.astype(int)))
             distances.append(total_variation(torch.from_numpy(own), reference, len(real)))
     return float(np.mean(distances)) if distances else None
@@ -89,7 +90,7 @@ def attribute_floor(labels: np.ndarray, counts: np.ndarray) -> float | None:
     """
     random, distances = np.random.default_rng(0), []
     for number, real in zip(np.bincount(labels, minlength=len(counts)), counts, strict=True):
-        if number and real.sum():
+        if min(real.sum(), number) > 1:
             share = real / real.sum()
             drawn = random.multinomial(number, share, FLOOR_DRAWS) / number
             distances.append(np.abs(drawn - share).sum(1).mean() / 2)
@@ -105,26 +106,37 @@ def markdown(content: Mapping[str, Any]) -> str:
     for name, row in rows.items():
         cells = [row[emotion] for emotion in EMOTIONS]
         lines.append(f"| {name} | " + " | ".join(map(str, [*cells, sum(cells)])) + " |")
-    lines += ["", *_kinships(content["filtered_by"]), *_limits(content["limits"]), *_attributes(content)]
+    asked = content["fallen"].keys()
+    lines += ["", *_judges(content["filtered_by"], asked), *_limits(content["limits"], asked), *_attributes(content)]
     if content["purity"]:
         lines += ["", *_purity(content["purity"])]
     return "\n".join(lines) + "\n"
 
 
-def _kinships(found: Sequence[Mapping[str, Any]]) -> list[str]:
+def _judges(found: Sequence[Mapping[str, Any]], asked: Container[str]) -> list[str]:
+    if "truth" in asked:
+        return ["- filtered and labelled by an oracle, the judge"]
     said = {True: "its own model", False: "another model than its own", None: "a model that may be its own or not"}
-    return [f"- filtered by {said[one['own']]}: {one['model']}" for one in found]
+    did = "filtered and labelled" if "probability" in asked else "labelled"
+    return [f"- {did} by {said[one['own']]}: {one['model']}" for one in found]
 
 
-def _limits(limits: Mapping[str, Any]) -> list[str]:
-    clarity = ", ".join(f"{kind} {value:.3f}" for kind, value in limits["clarity"].items()) or "not asked"
-    return [
-        f"- probability at least {limits['probability']:.3f} at temperature {limits['temperature']:.3f}, and "
-        f"{limits['margin']:.3f} above the runner-up",
-        f"- clarity at least: {clarity}",
-        f"- distance to real images at most {limits['distance']:.4f}, near-duplicates within {limits['radius']:.4f}, "
-        f"in {limits['explained']:.1%} of the features' variance",
-    ]
+def _limits(limits: Mapping[str, Any], asked: Container[str]) -> list[str]:
+    """Of the criteria that were asked; real copies always are."""
+    lines = []
+    if "probability" in asked:
+        lines.append(
+            f"- probability at least {limits['probability']:.3f} at temperature {limits['temperature']:.3f}, and "
+            f"{limits['margin']:.3f} above the runner-up"
+        )
+    if "clarity" in asked:
+        lines.append(f"- clarity at least: {', '.join(f'{k} {value:.3f}' for k, value in limits['clarity'].items())}")
+    if "manifold" in asked:
+        lines.append(f"- distance to real images at most {limits['distance']:.4f}")
+    lines.append(
+        f"- near-duplicates within {limits['radius']:.4f}, in {limits['explained']:.1%} of the features' variance"
+    )
+    return lines
 
 
 def _attributes(content: Mapping[str, Any]) -> list[str]:

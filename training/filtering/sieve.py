@@ -28,10 +28,10 @@ CRITERIA = (
     Criterion("margin", "another emotion is nearly as probable, or more", "lower --margin"),
     Criterion("clarity", "neither scene nor object can be told", "lower --clarity_percentile"),
     Criterion("manifold", "too far from real images", "raise --manifold_percentile"),
-    Criterion("real copy", "nearly a real image", "lower --duplicate_percentile"),
+    Criterion("real copy", "nearly a real image, or one that is kept already", "lower --duplicate_percentile"),
     Criterion("own copy", "nearly a better image of the corpus", "lower --duplicate_percentile"),
     Criterion("quota", "its cell has a better one, or its attributes have enough", "raise --keep or --skip diverse"),
-    Criterion("draw", "not drawn", "raise --keep"),
+    Criterion("draw", "not drawn", "raise --keep, or allow what --as_many_as lacks by --allow_empty"),
 )
 """In the order in which they are asked. "truth" stands in place of the next two for an oracle, and "draw" in place of
 the two before it where diversity is not wanted."""

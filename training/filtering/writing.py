@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from uniemo_pipelines.fusion_uniemo import EMOTIONS
 
-from ..data import DataArguments, read_rows
+from ..data import DataArguments, Row, read_rows
 from ..data.rows import NO_LABEL, Vocabulary
 from ..runs import write_json
 from .candidates import Candidates
@@ -81,13 +81,22 @@ def write_data_set(folder: Path, corpus: Corpus, candidates: Candidates, sieve: 
     write_json(folder / LIST, rows)
 
 
+def kept_rows(folder: str | Path) -> list[Row]:
+    """The images of a data set of kept ones.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    return read_rows(DataArguments(data=str(folder)), LIST.removesuffix(".json"))
+
+
 def kept_of_each(folder: str | Path) -> list[int]:
     """How many images of each emotion a data set of kept ones has, in EmoSet's order.
 
     Raises:
         FileNotFoundError: there is none.
     """
-    labels = [row.label for row in read_rows(DataArguments(data=str(folder)), LIST.removesuffix(".json"))]
+    labels = [row.label for row in kept_rows(folder)]
     return np.bincount(labels, minlength=len(EMOTIONS)).tolist()
 
 

@@ -69,11 +69,11 @@ def semantic_clarity(scenes: Tensor, objects: Tensor) -> Tensor:
         scenes, objects: (N, S) and (N, O) probabilities.
 
     Raises:
-        ValueError: no image, or other numbers of them.
+        ValueError: fewer than two images, or other numbers of them.
     """
-    if len(scenes) != len(objects) or not len(scenes):
+    if len(scenes) != len(objects) or len(scenes) < 2:
         raise ValueError(
-            f"Expected scenes and objects of the same images, found those of {len(scenes)} and {len(objects)}."
+            f"Expected scenes and objects of the same images, at least two, found {len(scenes)} and {len(objects)}."
         )
     return torch.maximum(scenes.amax(dim=1), objects.amax(dim=1))
 
@@ -112,10 +112,10 @@ def total_variation(found: Tensor, reference: Tensor, size: int) -> float:
         size: the number of categories.
 
     Raises:
-        ValueError: an empty sample.
+        ValueError: fewer than two values in a sample.
     """
-    if not len(found) or not len(reference):
-        raise ValueError(f"Expected two samples, found {len(found)} and {len(reference)} values.")
+    if min(len(found), len(reference)) < 2:
+        raise ValueError(f"Expected at least two images a sample, found {len(found)} and {len(reference)}.")
     p = torch.bincount(found, minlength=size) / len(found)
     q = torch.bincount(reference, minlength=size) / len(reference)
     return 0.5 * (p - q).abs().sum().item()

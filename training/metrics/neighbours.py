@@ -58,11 +58,11 @@ def coverage(real: Tensor, generated: Tensor, neighbours: int = 5) -> float:
         real, generated: (N, F) and (M, F) features.
 
     Raises:
-        ValueError: too few real images for that many neighbours, or no generated one.
+        ValueError: too few real images for that many neighbours, or fewer than two generated ones.
     """
-    if len(real) <= neighbours or not len(generated):
+    if len(real) <= neighbours or len(generated) < 2:
         raise ValueError(
-            f"Expected over {neighbours} real images and at least one generated, found {len(real)} and "
+            f"Expected over {neighbours} real images and at least two generated ones, found {len(real)} and "
             f"{len(generated)}."
         )
     nearest = torch.cat([torch.cdist(block, generated).amin(dim=1) for block in real.split(ROWS)])

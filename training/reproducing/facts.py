@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import torch
 
+from ..config import settings_of
 from ..evaluate import REAL
 from ..make_mini import RUNS
 from ..runs import read_json
@@ -61,13 +62,15 @@ def _of_feedback(plan: Plan, counts: Sequence[int], seeds: int, arms: Sequence[s
     """What was added to each number of labels, and what the labels of it are."""
     size = plan.size
     steps = ", ".join(str(size.more_steps[labels]) for labels in counts)
+    _, asked = settings_of(plan.config, "filter_generated")
     return {
         "labels": ", ".join(f"{labels:,}" for labels in counts),
-        "feedback": f"{steps} more steps; of {8 * size.candidates:,} images, drawn {precision}, a filter keeps at "
+        "feedback": f"{steps} more steps of stage 1 from its model of all labels, no stage 2 after; of "
+        f"{8 * size.candidates:,} images that one half's generator drew {precision} the other half's model keeps at "
         f"most {8 * size.keep:,}, labelled with its own calibrated probabilities, at random too; the oracle's labels "
         "are the world's own",
-        "what filters": f"knows {REAL_IMAGES['calibration']:,} labelled pictures besides, for temperature and "
-        "threshold alone",
+        "what filters": f"a threshold of {asked['precision']:.0%} precision on {REAL_IMAGES['calibration']:,} labelled "
+        "pictures that it knows besides, for this and its temperature alone",
         "images kept": "; ".join(f"{labels:,} labels: {_kept(plan, labels, seeds, arms)}" for labels in counts),
     }
 

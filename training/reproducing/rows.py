@@ -34,7 +34,7 @@ UNDERSTANDING = (
     Row("joint", "joint training"),
     Row("detached", "the same steps, diffusion gradient detached"),
     Row("more_steps", "contrast, as many more steps of stage 1"),
-    Row("feedback", "one round of explicit feedback, in those steps"),
+    Row("feedback", "explicit feedback from one half's generator, in those steps"),
 )
 UNDERSTANDING_COMPARISONS = (
     Comparison("wide_head", "baseline", "parameters alone"),
