@@ -293,15 +293,16 @@ def test_the_truth_is_the_worlds_posterior_of_the_attributes_read(tmp_path, monk
 def test_the_distance_of_attributes_is_the_mean_over_emotions_with_labels():
     counts = np.zeros((8, 2))
     counts[0], counts[1] = (1, 1), (4, 0)
-    read, labels = np.array([0, 0, 1, 0]), np.array([0, 0, 1, 2])
+    read, labels = np.array([0, 0, 1, 1, 0, 0]), np.array([0, 0, 1, 1, 2, 2])
     assert attribute_distance(read, labels, counts) == pytest.approx((0.5 + 1) / 2)
+    assert attribute_distance(read[:3], labels[:3], counts) == pytest.approx(0.5), "one image is no sample"
     assert attribute_distance(read, labels, np.zeros((8, 2))) is None
 
 
 def test_the_floor_is_what_chance_makes_of_so_few():
     counts = np.zeros((8, 2))
-    counts[0] = 5, 5  # of one draw always 0.5, of two 0.5 half of the time, of very many nearly 0
-    assert attribute_floor(np.array([0]), counts) == pytest.approx(0.5)
+    counts[0] = 5, 5  # of two draws 0.5 half of the time, of very many nearly 0
+    assert attribute_floor(np.array([0]), counts) is None, "one image is no sample"
     assert 0.1 < attribute_floor(np.array([0, 0]), counts) < 0.4
     assert attribute_floor(np.zeros(4000, int), counts) < 0.02
     assert attribute_floor(np.array([3]), counts) is None, "no real image of that emotion names one"

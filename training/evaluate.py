@@ -15,8 +15,8 @@ Generation: a set is a folder that `training.generate` wrote, or one of a folder
 seeds) get their mean too. Beside them stands the same number of real images of the split, the floor: both are held
 against the split's other images. Intervals are over images; those of coverage, density, precision and recall take the
 images on the other side as they are, and so are too narrow. The classifier, the readers of attributes and the
-extractors should have had no part in training, tuning or filtering what they judge, which is for you to see to: refused
-is the generator's own understanding model alone.
+extractors should have had no part in training, tuning or filtering what they judge, which is for you to see to:
+refused is the generator's own understanding model alone.
 """
 
 from collections.abc import Mapping, Sequence

@@ -69,8 +69,8 @@ def _of_feedback(plan: Plan, counts: Sequence[int], seeds: int, arms: Sequence[s
         f"{8 * size.candidates:,} images that one half's generator drew {precision} the other half's model keeps at "
         f"most {8 * size.keep:,}, labelled with its own calibrated probabilities, at random too; the oracle's labels "
         "are the world's own",
-        "what filters": f"a threshold of {asked['precision']:.0%} precision on {REAL_IMAGES['calibration']:,} labelled "
-        "pictures that it knows besides, for this and its temperature alone",
+        "what filters": f"{asked['precision']:.0%} precision on {REAL_IMAGES['calibration']:,} labelled pictures that "
+        "it knows besides, for this threshold and its temperature alone",
         "images kept": "; ".join(f"{labels:,} labels: {_kept(plan, labels, seeds, arms)}" for labels in counts),
     }
 
