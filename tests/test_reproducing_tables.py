@@ -275,9 +275,9 @@ def test_figures_show_the_rows_that_there_are() -> None:
     named = [text.get_text().replace("\n", " ") for text in figure.legends[0].get_texts()]
     assert len(named) == 1 + 13 + 1 and "UniEmo, by variation" in named and "real images" in named
     assert {"0.0", "0.5", "1.0"} <= {text.get_text() for text in axis.texts}
-    [axis] = feedback_figure(results).axes
-    assert [tick.get_text() for tick in axis.get_xticklabels()] == ["400", "800", "1,600"]
-    assert len(axis.containers) == 6
+    arms, differences = feedback_figure(results).axes
+    assert [tick.get_text() for tick in arms.get_xticklabels()] == ["400", "800", "1,600"]
+    assert len(arms.containers) == 6 and len(differences.get_yticks()) == 6
 
 
 def test_figures_of_one_seed_have_no_error_bars() -> None:

@@ -142,11 +142,15 @@ def _limits(limits: Mapping[str, Any], asked: Container[str]) -> list[str]:
 def _attributes(content: Mapping[str, Any]) -> list[str]:
     lines = []
     for kind, distance in content["total_variation"].items():
-        if distance["generated"] is not None:
+        told = [
+            f"{distance[stage]:.3f} {when} (as many real images have {distance[f'floor_{stage}']:.3f})"
+            for stage, when in (("generated", "before"), ("kept", "after"))
+            if distance[stage] is not None
+        ]
+        if told:
             lines.append(
-                f"- {kind}: total variation from the real labels {distance['generated']:.3f} before and "
-                f"{distance['kept']:.3f} after, where as many real images have {distance['floor_generated']:.3f} and "
-                f"{distance['floor_kept']:.3f}; {content['annotated'][kind]} kept images are annotated with one"
+                f"- {kind}: total variation from the real labels {' and '.join(told)}; {content['annotated'][kind]} "
+                "kept images are annotated with one"
             )
     return lines
 

@@ -13,7 +13,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import NullLocator
 
 from ..metrics import Estimate
-from .comparing import Tested, compare
+from .comparing import Tested, compare, compare_feedback
 from .results import SMALL, CurvePoint, Results, by_labels, column, estimate
 from .rows import COMPLETE, FEEDBACK, GENERATION, REAL, UNDERSTANDING, UNDERSTANDING_COMPARISONS, titles
 from .tables import p_value_cell
@@ -78,9 +78,19 @@ def _share(low: float, high: float) -> tuple[float, float]:
 
 
 def feedback_figure(results: Results) -> Figure:
-    """Accuracy over the number of labels, a line an arm, with 95 % intervals; arms stand side by side."""
-    figure = Figure(figsize=(9, 5), layout="constrained")
-    axis = figure.subplots()
+    """Accuracy over the number of labels, a line an arm, and beside it the differences that were fixed in advance."""
+    tested = compare_feedback(results)
+    figure = Figure(figsize=(14 if tested else 7, 5.5), layout="constrained")
+    panels = figure.subplots(1, 1 + bool(tested), squeeze=False)[0]
+    _draw_arms(panels[0], results)
+    if tested:
+        _draw_differences(panels[1], tested)
+        panels[1].set_title("differences over all numbers of labels, 95 % intervals", loc="left", fontsize=10)
+    return _marked(figure, results)
+
+
+def _draw_arms(axis: Axes, results: Results) -> None:
+    """With 95 % intervals; arms stand side by side."""
     accuracies = {labels: column(arms, "accuracy") for labels, arms in by_labels(results).items()}
     for place, (arm, title) in enumerate(titles(FEEDBACK).items()):
         found = {labels: row[arm] for labels, row in accuracies.items() if arm in row}
@@ -95,8 +105,7 @@ def feedback_figure(results: Results) -> Figure:
     axis.set_xlim(min(accuracies) / 2**0.3, max(accuracies) * 2**0.3)
     axis.set(xlabel="labels", ylabel="accuracy (8)")
     axis.grid(axis="y", alpha=0.25)
-    figure.legend(loc="outside right upper", title="added to the labelled images", fontsize=9)
-    return _marked(figure, results)
+    axis.legend(title="added to the labelled images", fontsize=8)
 
 
 def _draw_accuracies(axis: Axes, results: Results) -> None:
