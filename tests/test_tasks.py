@@ -112,7 +112,7 @@ def test_a_training_is_removed_with_its_folder_which_knows_its_arguments(tmp_pat
     for path in ("model", "corpus", "done"):
         (tmp_path / path).mkdir()
     for name in ("model", "corpus"):
-        (tmp_path / f"done/{name}.json").write_text(json.dumps({"command": ["other"], "settings": None}))
+        (tmp_path / f"done/{name}.json").write_text(json.dumps({"command": ["other"]}))  # as an older version wrote it
     tasks = [Task("model", ("training.train_joint",)), Task("corpus", ("training.generate",), ("model",))]
     with pytest.raises(ValueError, match="expected training.train_joint, found other") as refusal:
         run_tasks(tasks, tmp_path)

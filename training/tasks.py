@@ -118,7 +118,7 @@ def _check(tasks: Sequence[Task], folder: Path) -> None:
             )
         before.add(task.name)
         expected, mark = _decisive(task), _mark(folder, task)
-        if mark.is_file() and any(_read(mark)[name] != value for name, value in expected.items()):
+        if mark.is_file() and any(_read(mark).get(name) != value for name, value in expected.items()):
             changed.append(task)
     if changed:
         raise ValueError(_refusal(changed, tasks, folder))
