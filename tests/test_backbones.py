@@ -113,10 +113,13 @@ def test_a_clip_goes_on_until_it_knows_enough(corpus: Corpus, tmp_path: Path, mo
     trained, answers = [], iter([False, False, True])
     monkeypatch.setattr(clip, "train", lambda modules, loss_at, steps, **options: trained.append((steps, loss_at)))
     monkeypatch.setattr(clip, "REFINING_STEPS", 3)
-    train_clip(corpus, tmp_path, steps=2, batch_size=2, enough=lambda model: next(answers))
-    assert [steps for steps, _ in trained] == [2, 3, 3] and next(answers, None) is None
+    train_clip(corpus, tmp_path, steps=8, batch_size=2, enough=lambda model: next(answers))
+    assert [steps for steps, _ in trained] == [8, 3, 3] and next(answers, None) is None
     first, second, third = (loss_at for _, loss_at in trained)
-    assert second(0) == first(2) != first(0) and third(0) == first(5), "it goes on with batches of its own"
+    assert second(0) == first(8) != first(0) and third(0) == first(11), "it goes on with batches of its own"
+    trained.clear()
+    train_clip(corpus, tmp_path, steps=8, batch_size=2, enough=lambda model: False)
+    assert [steps for steps, _ in trained] == [8, 3, 3, 3], "not for ever"
     assert (tmp_path / "model.safetensors").is_file()
 
 

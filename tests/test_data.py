@@ -269,6 +269,19 @@ def test_balanced_order_draws_emotions_alike_even_if_one_has_no_picture():
     assert drawn[[0, 1, 7]].float().sub(1000 / 3).abs().max() < 60  # four standard deviations
 
 
+def test_balanced_order_has_no_more_generated_rows_than_its_share():
+    """Generated rows are as many of each emotion, real ones are not: 1,000 and 10, and of the third none at all."""
+    labels = [0] * 1000 + [1] * 10 + [0, 1, 7] * 100
+    rows = [Row(index=i, label=label, picture=None, generated=i >= 1010) for i, label in enumerate(labels)]
+    sampler = EpochSampler(EmotionDataset(rows, Vocabulary(), sample=None), balanced=True, generated_share=0.25)
+    drawn = torch.tensor(list(sampler))
+    counts = [torch.bincount(torch.tensor(labels)[drawn[which]], minlength=8) for which in (drawn < 1010, drawn >= 1010)]
+    (real, generated), total = counts, counts[0] + counts[1]
+    assert len(drawn) == 1310 and total[7] == 0
+    assert (total[:2] - 655).abs().max() < 73, "four standard deviations"
+    assert abs(generated[1] / total[1] - 0.25) < 0.07 and abs(generated[0] / total[0] - 100 / 1100) < 0.05
+
+
 def test_arguments_are_read_by_the_parser_and_explained():
     parser = HfArgumentParser(DataArguments)
     arguments = parser.parse_args_into_dataclasses(["--data", "somewhere", "--class_balanced", "--train_split", "all"])

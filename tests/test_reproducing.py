@@ -15,7 +15,7 @@ from training.data import DataArguments, read_rows
 from training.data.choosing import choose
 from training.evaluate import POOLED, REAL
 from training.reproduce import ReproductionArguments
-from training.reproducing import facts, measuring, rows
+from training.reproducing import facts, half_clip, measuring, rows
 from training.reproducing.more_real import Arguments, main
 from training.reproducing.plan import SIZES, WIDE_HEAD, Plan
 from training.tasks import Task
@@ -141,6 +141,18 @@ def test_more_real_images_are_as_many_of_each_emotion_and_not_those_known_alread
 def test_more_real_images_than_the_pool_has(world):
     with pytest.raises(ValueError, match="1 more of awe in --pool, found 0"):
         more_real(world, pool=8)
+
+
+@pytest.mark.parametrize(("known", "refused"), [(0.45, "missed its gate"), (0.6, None), (0.8, "more than half")])
+def test_a_clip_that_knows_half_knows_no_more(known, refused, tmp_path, monkeypatch):
+    (tmp_path / "gate.json").write_text(json.dumps({"zero shot": {"scene": 1.0, "object": known}}))
+    monkeypatch.setattr(half_clip, "component", lambda name, make: tmp_path)
+    monkeypatch.setattr(half_clip, "render_chunk", lambda stream, start, stop: ())
+    if refused is None:
+        half_clip.main()
+    else:
+        with pytest.raises(SystemExit, match=refused):
+            half_clip.main()
 
 
 def test_a_wide_head_has_the_parameters_of_queries_blocks_and_head():

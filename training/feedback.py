@@ -30,6 +30,7 @@ from uniemo_pipelines.training_records_uniemo import RESULTS
 
 from .config import parse
 from .files import write_whole
+from .generated import MOST_SEED
 from .runs import read_json
 from .scripts import errors_in_one_line
 from .tasks import Task, run_tasks, script
@@ -60,6 +61,12 @@ class FeedbackArguments:
         for name in ("rounds", "images", "keep", "workers"):
             if getattr(self, name) < 1:
                 raise ValueError(f"Expected --{name} of at least 1, found {getattr(self, name)}.")
+        most = MOST_SEED - len(HALVES) * self.rounds
+        if not 0 <= self.seed <= most:
+            raise ValueError(
+                f"Expected --seed from 0 to {most}, for each of {self.rounds} rounds draws by others above it, found "
+                f"{self.seed}."
+            )
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ From captions alone it learnt no object in 96,000 pictures: their scenes tell th
 that is thrown away afterwards names the object of every patch, and captions have only to put names to what is seen.
 """
 
-import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -93,8 +92,9 @@ def train_clip(
     """Train a CLIP contrastively on half-telling captions and save it, with tokenizer and processor, to `folder`.
 
     Args:
-        enough: asked after the steps; as long as it says no, 40 more follow at half the rates. What a CLIP knows of
-            objects rises so steeply, once it does, that no number of steps gives the same on two machines.
+        enough: asked after the steps; as long as it says no, 40 more follow at half the rates, up to as many again. What
+            a CLIP knows of objects rises so steeply, once it does, that no number of steps gives the same on two
+            machines.
     """
     torch.manual_seed(0)
     tokenizer = make_tokenizer()
@@ -114,7 +114,7 @@ def train_clip(
     modules = nn.ModuleDict({"clip": clip, "patch_head": patch_head})
     rates = {"learning_rate": learning_rate, "muon_learning_rate": muon_learning_rate}
     train(modules, loss_at, steps=steps, **rates, name="clip", checkpoint=folder / "clip.ckpt")
-    for start in itertools.count(steps, REFINING_STEPS):
+    for start in range(steps, 2 * steps, REFINING_STEPS):
         if enough(clip):
             break
         half = {name: rate / 2 for name, rate in rates.items()}

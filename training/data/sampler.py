@@ -6,6 +6,8 @@ from collections.abc import Iterator
 import torch
 from torch.utils.data import Sampler
 
+from uniemo_pipelines.fusion_uniemo import EMOTIONS
+
 from .dataset import EmotionDataset
 
 
@@ -17,7 +19,8 @@ class EpochSampler(Sampler[int]):
         seed: with the epoch it decides the order.
         balanced: draw as many rows with replacement, each emotion that occurs being equally likely; otherwise every
             row comes once.
-        generated_share: at most this share of an epoch, 0 to 1, is generated; each epoch draws its own of them.
+        generated_share: at most this share of an epoch, 0 to 1, is generated; each epoch draws its own of them. If
+            balanced, so is the chance of a generated row in each emotion; one without a real row then never comes.
     """
 
     def __init__(
@@ -29,6 +32,7 @@ class EpochSampler(Sampler[int]):
         self.real, self.generated = ((generated == which).nonzero()[:, 0] for which in (False, True))
         most = len(self.real) * generated_share / (1 - generated_share)
         self.num_generated = min(len(self.generated), math.floor(most))
+        self.generated_share = generated_share
         self.seed = seed
         self.balanced = balanced
         self.epoch = 0
@@ -49,6 +53,14 @@ class EpochSampler(Sampler[int]):
             rows = torch.cat([rows, self.generated[drawn]])
         if not self.balanced:
             return iter(rows[torch.randperm(len(rows), generator=generator)].tolist())
-        labels = self.labels[rows]
-        weights = 1 / torch.bincount(labels).double()[labels]
+        weights = self._balancing(rows)
         return iter(rows[torch.multinomial(weights, len(rows), replacement=True, generator=generator)].tolist())
+
+    def _balancing(self, rows: torch.Tensor) -> torch.Tensor:
+        """Weights (N,) of rows, real ones first, by which each emotion is as likely, and few enough are generated."""
+        labels, made = self.labels[rows], torch.arange(len(rows)) >= len(self.real)
+        real, generated = (torch.bincount(labels[which], minlength=len(EMOTIONS)).double() for which in (~made, made))
+        most = real * self.generated_share / (1 - self.generated_share)
+        lighter = (most / generated.clamp(min=1)).clamp(max=1)
+        total = (real + lighter * generated).clamp(min=1)
+        return torch.where(made, lighter[labels], 1.0) / total[labels]

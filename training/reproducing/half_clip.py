@@ -18,14 +18,14 @@ from ..scripts import errors_in_one_line
 
 HALF_CLIP = "half_clip"
 CORPUS_SIZE, CLIP_STEPS = 20_000, 520
-LEAST_ZERO_SHOT = {"scene": 0.9, "object": 0.5}
+LEAST_ZERO_SHOT, MOST_OBJECTS = {"scene": 0.9, "object": 0.5}, 0.75
 
 
 def main() -> None:
     """Make it if it is not there.
 
     Raises:
-        SystemExit: it missed its gate.
+        SystemExit: it missed its gate, or knows so much that little is left to teach.
     """
     pictures = render_chunk(Stream.GATES, 0, 2000)
 
@@ -37,7 +37,12 @@ def main() -> None:
         train_clip(corpus, folder, steps=CLIP_STEPS, enough=knows_half)
 
     folder = component(HALF_CLIP, make)
-    gate(folder, "zero shot", lambda: zero_shot(CLIPModel.from_pretrained(folder), *pictures), LEAST_ZERO_SHOT)
+    scores = gate(folder, "zero shot", lambda: zero_shot(CLIPModel.from_pretrained(folder), *pictures), LEAST_ZERO_SHOT)
+    if scores["object"] > MOST_OBJECTS:
+        raise SystemExit(
+            f"{folder} knows more than half: expected at most {MOST_OBJECTS} of the objects, found "
+            f"{scores['object']:.3f}; remove it and lower CLIP_STEPS in training/reproducing/half_clip.py."
+        )
 
 
 if __name__ == "__main__":
