@@ -275,8 +275,9 @@ def test_balanced_order_has_no_more_generated_rows_than_its_share():
     rows = [Row(index=i, label=label, picture=None, generated=i >= 1010) for i, label in enumerate(labels)]
     sampler = EpochSampler(EmotionDataset(rows, Vocabulary(), sample=None), balanced=True, generated_share=0.25)
     drawn = torch.tensor(list(sampler))
-    counts = [torch.bincount(torch.tensor(labels)[drawn[which]], minlength=8) for which in (drawn < 1010, drawn >= 1010)]
-    (real, generated), total = counts, counts[0] + counts[1]
+    total, generated = (
+        torch.bincount(torch.tensor(labels)[some], minlength=8) for some in (drawn, drawn[drawn >= 1010])
+    )
     assert len(drawn) == 1310 and total[7] == 0
     assert (total[:2] - 655).abs().max() < 73, "four standard deviations"
     assert abs(generated[1] / total[1] - 0.25) < 0.07 and abs(generated[0] / total[0] - 100 / 1100) < 0.05

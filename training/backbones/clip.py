@@ -92,8 +92,8 @@ def train_clip(
     """Train a CLIP contrastively on half-telling captions and save it, with tokenizer and processor, to `folder`.
 
     Args:
-        enough: asked after the steps; as long as it says no, 40 more follow at half the rates, up to as many again. What
-            a CLIP knows of objects rises so steeply, once it does, that no number of steps gives the same on two
+        enough: asked after the steps; as long as it says no, 40 more follow at half the rates, up to as many again.
+            What a CLIP knows of objects rises so steeply, once it does, that no number of steps gives the same on two
             machines.
     """
     torch.manual_seed(0)

@@ -37,11 +37,13 @@ def main() -> None:
         train_clip(corpus, folder, steps=CLIP_STEPS, enough=knows_half)
 
     folder = component(HALF_CLIP, make)
-    scores = gate(folder, "zero shot", lambda: zero_shot(CLIPModel.from_pretrained(folder), *pictures), LEAST_ZERO_SHOT)
-    if scores["object"] > MOST_OBJECTS:
+    scores = gate(
+        folder, "zero shot", lambda: zero_shot(CLIPModel.from_pretrained(folder), *pictures), LEAST_ZERO_SHOT
+    )
+    if (known := scores["object"]) > MOST_OBJECTS:
         raise SystemExit(
-            f"{folder} knows more than half: expected at most {MOST_OBJECTS} of the objects, found "
-            f"{scores['object']:.3f}; remove it and lower CLIP_STEPS in training/reproducing/half_clip.py."
+            f"{folder} knows more than half: expected at most {MOST_OBJECTS} of the objects, found {known:.3f}; "
+            "remove it and lower CLIP_STEPS in training/reproducing/half_clip.py."
         )
 
 
