@@ -64,8 +64,8 @@ class FeedbackArguments:
         most = MOST_SEED - len(HALVES) * self.rounds
         if not 0 <= self.seed <= most:
             raise ValueError(
-                f"Expected --seed from 0 to {most}, for each of {self.rounds} rounds draws by others above it, found "
-                f"{self.seed}."
+                f"Expected --seed from 0 to {most}, found {self.seed}: each of {self.rounds} rounds draws by "
+                f"{len(HALVES)} more above it, and the highest is {MOST_SEED}."
             )
 
 
