@@ -335,6 +335,16 @@ def test_images_missing_from_a_manifest(world, tmp_path):
     refused(world, tmp_path, message, corpora=[str(corpus)])
 
 
+def test_a_manifest_that_was_cut(world, tmp_path):
+    corpus = write_corpus(tmp_path / "corpus", world / "emoset")
+    lines = (corpus / "manifest.jsonl").read_text().splitlines(keepends=True)
+    (corpus / "manifest.jsonl").write_text("".join(lines[:-1]))
+    message = r"manifest\.jsonl: expected 40 images, as generation\.json says, found 39; repeat training\.generate"
+    refused(world, tmp_path, message, corpora=[str(corpus)])
+    (corpus / "manifest.jsonl").write_text("".join(lines)[:-10])
+    refused(world, tmp_path, "manifest.jsonl: expected lines as training.generate writes", corpora=[str(corpus)])
+
+
 def test_corpora_of_different_adapters(world, tmp_path):
     other = write_corpus(tmp_path / "corpus", world / "emoset", digest="b2")
     refused(world, tmp_path, r"the adapter that drew .* \(a1\), found b2", corpora=[str(world / "corpus"), str(other)])

@@ -9,7 +9,7 @@ from uniemo_pipelines.fusion_uniemo import EMOTIONS
 
 from ..data.pictures import FilePicture
 from ..data.rows import NO_LABEL, Vocabulary
-from ..generated import MANIFEST, Settings, read_manifest
+from ..generated import MANIFEST, SETTINGS, Settings, read_manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +61,8 @@ def read_corpora(folders: Sequence[str], vocabulary: Vocabulary) -> Corpus:
 
     Raises:
         FileNotFoundError: a folder without its settings or its manifest.
-        ValueError: folders of different adapters, a line of another form, an unknown emotion, or images that are not
-            there.
+        ValueError: folders of different adapters, a line of another form, an unknown emotion, fewer lines than images
+            were asked for, or images that are not there.
     """
     settings = {folder: Settings.read(Path(folder)) for folder in folders}
     first, *others = folders
@@ -73,13 +73,13 @@ def read_corpora(folders: Sequence[str], vocabulary: Vocabulary) -> Corpus:
                 f"{folder}: expected images of the adapter that drew {first} ({digest}), found {found}; filter the "
                 "corpora one by one, each with a model that suits its adapter."
             )
-    pictures = [picture for folder in folders for picture in _read_manifest(folder, vocabulary)]
+    pictures = [picture for folder in folders for picture in _read_manifest(folder, settings[folder], vocabulary)]
     _check_files(pictures)
     heads = frozenset(one.emotion_head for one in settings.values() if one.emotion_head is not None)
     return Corpus(pictures, digest, heads)
 
 
-def _read_manifest(folder: str, vocabulary: Vocabulary) -> list[GeneratedPicture]:
+def _read_manifest(folder: str, settings: Settings, vocabulary: Vocabulary) -> list[GeneratedPicture]:
     path = Path(folder, MANIFEST)
     try:
         images = read_manifest(Path(folder))
@@ -87,6 +87,11 @@ def _read_manifest(folder: str, vocabulary: Vocabulary) -> list[GeneratedPicture
         raise ValueError(f"{path}: expected lines as training.generate writes them, found others ({error}).") from None
     if unknown := {one.emotion for one in images} - set(EMOTIONS):
         raise ValueError(f"{path}: unknown emotion {min(unknown)!r}; expected one of {', '.join(EMOTIONS)}.")
+    if len(images) != (asked := settings.images * len(EMOTIONS)):
+        raise ValueError(
+            f"{path}: expected {asked} images, as {SETTINGS} says, found {len(images)}; repeat training.generate with "
+            "the same arguments, which finishes it."
+        )
     scenes, objects = ({name: i for i, name in enumerate(names)} for names in (vocabulary.scenes, vocabulary.objects))
     return [
         GeneratedPicture(
