@@ -27,7 +27,7 @@ from training.data import DataArguments
 from training.data.pictures import FilePicture
 from training.emotion_heads import head_of
 from training.evaluate import EvaluationArguments
-from training.evaluating.images import Square, read_generated
+from training.evaluating.images import read_generated
 from training.evaluating.networks import (
     ATTRIBUTES,
     CLASSIFIERS,
@@ -36,10 +36,10 @@ from training.evaluating.networks import (
     InceptionFeatures,
     open_network,
 )
-from training.evaluating.observing import Observer
 from training.evaluating.pairs import PAIRWISE, draw_pairs, pairwise_distance
 from training.evaluating.scoring import Observed, frechet_figures, match, score
 from training.generated import Settings
+from training.observing import Observer, Square
 from training.train_baseline import PlainClassifier, PlainClassifierConfig
 from uniemo_pipelines.fusion_uniemo import EMOTIONS
 from uniemo_pipelines.understanding_uniemo import load_understanding
@@ -157,8 +157,9 @@ def test_what_networks_said_is_kept(
 def test_a_stopped_observation_goes_on_and_changed_pictures_are_looked_at_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.evaluating.observing.CHUNK", 10)
+    monkeypatch.setattr("training.observing.CHUNK", 10)
     rows = read_generated(write_images(tmp_path / "images", 4, 0, edge=8))
+    pictures = [row.picture for row in rows]
     observer, load = Observer(tmp_path / "observed", batch_size=5), Square(8)
 
     class Mean(nn.Module):
@@ -172,14 +173,14 @@ def test_a_stopped_observation_goes_on_and_changed_pictures_are_looked_at_again(
 
     Mean.last = 25
     with pytest.raises(KeyboardInterrupt):
-        observer.observe(rows, load, {"mean": Mean()}, "")
+        observer.observe(pictures, load, {"mean": Mean()}, "")
     Mean.seen, Mean.last = 0, 100
-    found = observer.observe(rows, load, {"mean": Mean()}, "")["mean"]["output"]
+    found = observer.observe(pictures, load, {"mean": Mean()}, "")["mean"]["output"]
     assert Mean.seen == 12, "20 of the 32 were kept"
     expected = [np.asarray(row.picture.open()).mean() for row in rows]
     assert found.flatten().tolist() == pytest.approx(expected, rel=1e-6)
     rows[3].picture.open().rotate(90).point(lambda value: value // 2).save(rows[3].picture.path)
-    again = observer.observe(rows, load, {"mean": Mean()}, "")["mean"]["output"]
+    again = observer.observe(pictures, load, {"mean": Mean()}, "")["mean"]["output"]
     assert Mean.seen == 22 and again[3] < 0.6 * found[3]
 
 

@@ -163,8 +163,8 @@ def test_other_thresholds_need_no_network_and_the_same_give_the_same(world, tmp_
     def never(*_: Any) -> None:
         raise AssertionError("images are looked at once")
 
-    monkeypatch.setattr(reading.Filter, "_compute", never)
-    monkeypatch.setattr(reading.Extractor, "_compute", never)
+    monkeypatch.setattr(reading.Committee, "forward", never)
+    monkeypatch.setattr(reading.UnitFeatures, "forward", never)
     filter_generated.main(*asked(world, tmp_path / "again"))
     for file in ("verdicts.jsonl", "train.json", "report.json"):
         assert (tmp_path / "again" / file).read_bytes() == (world / "kept" / file).read_bytes()
@@ -363,6 +363,14 @@ def test_too_few_images_of_an_emotion(world, tmp_path):
 def test_a_model_of_another_vocabulary(world, tmp_path):
     tiny.save_understanding(tmp_path / "other")
     refused(world, tmp_path, "expected a model of this data set's 3 scenes", models=[str(tmp_path / "other")])
+
+
+def test_models_that_see_pictures_in_different_ways(world, tmp_path):
+    other = shutil.copytree(world / "filter", tmp_path / "other")
+    content = json.loads((other / "preprocessor_config.json").read_text())
+    (other / "preprocessor_config.json").write_text(json.dumps(content | {"image_mean": [0.0, 0.0, 0.0]}))
+    message = "other: expected an image processor as that of .*filter, found another one"
+    refused(world, tmp_path, message, models=[str(world / "filter"), str(other)])
 
 
 def test_an_output_that_is_read_from_or_holds_something_else(world, tmp_path):

@@ -26,11 +26,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import BaseImageProcessor, CLIPImageProcessorPil
 
 from .config import parse
-from .data import DataArguments, EvaluationTransform, Picture, Row, read_rows
-from .evaluating.images import Square, read_generated
+from .data import DataArguments, Row, read_rows
+from .evaluating.images import read_generated
 from .evaluating.independence import refuse_own_judges
 from .evaluating.networks import (
     ATTRIBUTES,
@@ -40,7 +39,6 @@ from .evaluating.networks import (
     OfPixels,
     open_network,
 )
-from .evaluating.observing import OUTPUT, Observer
 from .evaluating.pairs import PAIRWISE, pairwise_distance
 from .evaluating.scoring import Figures, Observed, Scores, frechet_figures, joined, match, score
 from .evaluating.tables import generation_tables, pooled_table, understanding_tables
@@ -48,6 +46,7 @@ from .files import write_whole
 from .metrics.distances import LEAST_IMAGES
 from .metrics.seeds import seed_estimate
 from .metrics.understanding import UnderstandingScores, draw_confusion, score_understanding
+from .observing import OUTPUT, Observer, Seen, Square
 from .runs import write_json
 from .scripts import errors_in_one_line
 
@@ -114,7 +113,7 @@ class Networks:
         networks = {JUDGE: self.judge, **self.extractors}
         if self.attributes is not None:
             networks[ATTRIBUTE_READER] = self.attributes
-        said = observer.observe(rows, load, networks, description)
+        said = observer.observe([row.picture for row in rows], load, networks, description)
         return Observed(
             labels_of(rows),
             said.pop(JUDGE)[OUTPUT],
@@ -137,18 +136,6 @@ def open_networks(arguments: EvaluationArguments) -> Networks:
     )
 
 
-@dataclass(frozen=True)
-class Seen:
-    """What an understanding model sees of a picture: as in training, or as another model's own processor has it."""
-
-    processor: BaseImageProcessor
-
-    def __call__(self, picture: Picture) -> torch.Tensor:
-        if isinstance(self.processor, CLIPImageProcessorPil):
-            return EvaluationTransform(self.processor)(picture, None)
-        return self.processor(images=picture.open(), return_tensors="pt").pixel_values[0]
-
-
 def evaluate_understanding(
     locations: Sequence[str], rows: Sequence[Row], observer: Observer
 ) -> dict[str, UnderstandingScores]:
@@ -157,7 +144,7 @@ def evaluate_understanding(
     Raises:
         ValueError: a model with other labels, or an emotion with fewer than two pictures.
     """
-    labels, said = labels_of(rows), {}
+    pictures, said = [row.picture for row in rows], {}
     alike: dict[str, dict[str, EmotionProbabilities]] = {}  # by what they see of a picture, which is read once for all
     for location in locations:
         classifier = open_network(CLASSIFIERS, f"model:{location}")
@@ -165,8 +152,8 @@ def evaluate_understanding(
     for classifiers in alike.values():
         seen = Seen(next(iter(classifiers.values())).processor)
         networks = {location: OfPixels(classifier) for location, classifier in classifiers.items()}
-        said |= observer.observe(rows, seen, networks, f"understanding, {len(classifiers)} models")
-    return {location: score_understanding(said[location][OUTPUT], labels) for location in locations}
+        said |= observer.observe(pictures, seen, networks, f"understanding, {len(classifiers)} models")
+    return {location: score_understanding(said[location][OUTPUT], labels_of(rows)) for location in locations}
 
 
 def evaluate_generation(

@@ -30,7 +30,6 @@ from .backbones.reader import Reading, load_reader, read
 from .config import parse
 from .data import DataArguments, Row, read_rows
 from .evaluate import evaluate_understanding
-from .evaluating.observing import Observer
 from .evaluating.scoring import Scores, score
 from .evaluating.tables import generation_tables, understanding_tables
 from .files import write_whole
@@ -39,6 +38,7 @@ from .metrics import Estimate, share_estimate
 from .metrics.understanding import UnderstandingScores, draw_confusion
 from .miniemoset.attributes import EMOTIONS, bayes_accuracy
 from .miniemoset.captions import truthful_caption
+from .observing import Observer
 from .runs import write_json
 from .sampling import digest_of, kept_pictures, sample_pictures
 from .scripts import errors_in_one_line

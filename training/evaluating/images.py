@@ -2,38 +2,16 @@
 
 import json
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
-import torch
-from PIL import Image, ImageOps
-from torch import Tensor
 
 from uniemo_pipelines.attributes import normalise
 from uniemo_pipelines.folder_prediction import find_pictures
 from uniemo_pipelines.fusion_uniemo import EMOTIONS
 
-from ..data import Picture, Row
+from ..data import Row
 from ..data.pictures import FilePicture
 
 MANIFEST = "manifest.jsonl"
-
-
-@dataclass(frozen=True)
-class Square:
-    """The middle of a picture as (3, edge, edge) uint8, scaled with antialiasing.
-
-    Real and generated pictures go the same way before any network sees them, for resampling alone moves distances
-    (Parmar et al. 2022).
-    """
-
-    edge: int
-
-    def __call__(self, picture: Picture) -> Tensor:
-        """The pixels of a picture."""
-        image = ImageOps.fit(picture.open(2 * self.edge), (self.edge, self.edge), Image.Resampling.BICUBIC)
-        return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
 def read_generated(folder: Path) -> list[Row]:

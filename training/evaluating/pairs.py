@@ -14,7 +14,7 @@ from uniemo_pipelines.fusion_uniemo import EMOTIONS
 from ..backbones.reader import Reader, load_reader
 from ..data import Row
 from ..metrics import Estimate, check_classes, mean_estimate
-from .images import Square
+from ..observing import Square
 from .networks import Openers
 
 LPIPS_NETWORKS = ("alex", "vgg", "squeeze")

@@ -6,15 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..backbones.reader import Reader, Reading, load_reader, read
+from ..backbones.reader import Reader, load_reader, read
 from ..data.pictures import Picture
 from ..data.rows import NO_LABEL
-from ..judging import bayes_posteriors
+from ..evaluating.networks import READER_EDGE
+from ..judging import JUDGE, bayes_posteriors
 from ..metrics import wilson_interval
+from ..observing import Observer, Square
 from .candidates import Candidates
-from .chunks import digest_of_weights, kept_chunks
 from .sieve import Sieve
 
 
@@ -51,16 +52,32 @@ class Truth:
     read: dict[str, np.ndarray]
 
 
+class TruthReader(nn.Module):
+    """What the world's judge sees in images (B, 3, 128, 128) uint8."""
+
+    def __init__(self, judge: Reader) -> None:
+        super().__init__()
+        self.judge = judge
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        found = read(self.judge, images.permute(0, 2, 3, 1).numpy())
+        return {
+            "emotion": found.emotion,
+            "posterior": bayes_posteriors(found),
+            "scene": found.scene,
+            "object": found.object,
+        }
+
+
 def read_truth(weights: str, pictures: Sequence[Picture], labels: np.ndarray, features: str) -> Truth:
     """Let the judge read the candidates; computed once."""
-    judge = load_reader(weights)
-    key = f"truth {digest_of_weights(judge)}"
-    parts = list(kept_chunks(pictures, lambda some: _compute(judge, some), key, Path(features), "judging"))
-    joined = {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
+    networks = {JUDGE: TruthReader(load_reader(weights))}
+    observer = Observer(Path(features), device=torch.device("cpu"))
+    said = observer.observe(pictures, Square(READER_EDGE), networks, "judging")[JUDGE]
     return Truth(
-        joined["emotion"].argmax(1) == labels,
-        joined["posterior"],
-        {kind: joined[kind] for kind in ("scene", "object")},
+        said["emotion"].argmax(dim=1).numpy() == labels,
+        said["posterior"].numpy(),
+        {kind: said[kind].numpy() for kind in ("scene", "object")},
     )
 
 
@@ -73,16 +90,6 @@ def seen_by_oracle(candidates: Candidates, truth: Truth) -> Candidates:
     the oracle did not make true. Ours.
     """
     return replace(candidates, probabilities=truth.posterior, read=truth.read)
-
-
-def _compute(judge: Reader, pictures: Sequence[Picture]) -> dict[str, Tensor]:
-    found: Reading = read(judge, np.stack([np.asarray(picture.open()) for picture in pictures]))
-    return {
-        "emotion": found.emotion,
-        "posterior": bayes_posteriors(found),
-        "scene": found.scene,
-        "object": found.object,
-    }
 
 
 def purity_by_stage(truth: Truth, candidates: Candidates, sieve: Sieve) -> dict[str, Purity]:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPImageProcessorPil, CLIPModel
 
@@ -17,7 +17,9 @@ from uniemo_pipelines.understanding_uniemo import load_understanding
 
 from ..data.pictures import Picture
 from ..data.rows import Vocabulary
-from .chunks import batches, digest_of_weights, kept_chunks
+from ..observing import OUTPUT, Observer, Seen
+
+FILTER, EXTRACTOR = "filter", "extractor"
 
 
 class ReadingArguments(Protocol):
@@ -44,6 +46,27 @@ class Readings:
     clarity: dict[str, np.ndarray]
 
 
+class Committee(nn.Module):
+    """Understanding models that judge together, of pixels (B, 3, height, width) as their processor gives them."""
+
+    def __init__(self, models: Sequence[UniEmoUnderstandingModel], kinds: Sequence[str]) -> None:
+        super().__init__()
+        self.models, self.kinds = nn.ModuleList(models), kinds
+        self.settings = " ".join(model.config.to_json_string() for model in models)
+
+    def forward(self, pixels: Tensor) -> dict[str, Tensor]:
+        """The mean of their log-probabilities as "logits", (B, 8).
+
+        By kind the likeliest attribute by the mean of their probabilities, (B,), and how likely, as "scene_clarity".
+        """
+        each = [_probabilities(model, model(pixels), self.kinds) for model in self.models]
+        mean = {name: torch.stack([one[name] for one in each]).mean(dim=0) for name in each[0]}
+        found = {"logits": mean["logits"]}
+        for kind in self.kinds:
+            found[f"{kind}_clarity"], found[kind] = mean[kind].max(dim=-1)
+        return found
+
+
 class Filter:
     """One or several understanding models that judge together.
 
@@ -53,45 +76,28 @@ class Filter:
         arguments: how pictures are read.
 
     Raises:
-        ValueError: a model of another vocabulary.
+        ValueError: a model of another vocabulary, or models that see pictures in different ways.
     """
 
     def __init__(self, locations: Sequence[str], vocabulary: Vocabulary, arguments: ReadingArguments) -> None:
-        self.arguments = arguments
         self.locations = list(locations)
-        self.device = _device(arguments)
         self.models = [load_understanding(location, dtype=torch.float32).eval() for location in locations]
         for location, model in zip(locations, self.models, strict=True):
             _check_vocabulary(location, model, vocabulary)
-        self.processors = [CLIPImageProcessorPil.from_pretrained(location) for location in locations]
         self.kinds = [kind for kind in ("scene", "object") if getattr(vocabulary, f"{kind}s")]
-        settings = [one.to_dict() for one in self.processors] + [one.config.to_json_string() for one in self.models]
-        self.key = f"readings {digest_of_weights(*self.models)} {settings}"
+        self._seen = _seen_alike(locations)
+        self._observer = _observer(arguments)
+        self._committee = Committee(self.models, self.kinds).to(self._observer.device)
 
     def read(self, pictures: Sequence[Picture], description: str) -> Readings:
         """What it reads; computed once."""
-        folder = Path(self.arguments.features)
-        parts = list(kept_chunks(pictures, self._compute, self.key, folder, f"reading {description}"))
-        joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        networks = {FILTER: self._committee}
+        said = self._observer.observe(pictures, self._seen, networks, f"reading {description}")[FILTER]
         return Readings(
-            joined["logits"],
-            {kind: joined[kind].numpy() for kind in self.kinds},
-            {kind: joined[f"{kind}_clarity"].numpy() for kind in self.kinds},
+            said["logits"],
+            {kind: said[kind].numpy() for kind in self.kinds},
+            {kind: said[f"{kind}_clarity"].numpy() for kind in self.kinds},
         )
-
-    @torch.no_grad()
-    def _compute(self, pictures: Sequence[Picture]) -> dict[str, Tensor]:
-        sums: dict[str, Tensor] = {}
-        for model, processor in zip(self.models, self.processors, strict=True):
-            model.to(self.device)
-            loader = batches(pictures, processor, self.arguments.batch_size, self.arguments.num_workers)
-            found = [_probabilities(model, model(pixels.to(self.device)), self.kinds) for pixels in loader]
-            for name in found[0]:
-                sums[name] = sums.get(name, 0) + torch.cat([one[name] for one in found]).cpu() / len(self.models)
-        readings = {"logits": sums["logits"]}
-        for kind in self.kinds:
-            readings[f"{kind}_clarity"], readings[kind] = sums[kind].max(-1)
-        return readings
 
 
 def _probabilities(model: UniEmoUnderstandingModel, output: UniEmoOutput, kinds: Sequence[str]) -> dict[str, Tensor]:
@@ -112,6 +118,29 @@ def _check_vocabulary(location: str, model: UniEmoUnderstandingModel, vocabulary
         )
 
 
+def _seen_alike(locations: Sequence[str]) -> Seen:
+    first, *others = [Seen(CLIPImageProcessorPil.from_pretrained(location)) for location in locations]
+    for location, seen in zip(locations[1:], others, strict=True):
+        if repr(seen) != repr(first):
+            raise ValueError(
+                f"{location}: expected an image processor as that of {locations[0]}, found another one; models that "
+                "judge together see the same pixels."
+            )
+    return first
+
+
+class UnitFeatures(nn.Module):
+    """Image embeddings (B, F) of a CLIP, of length 1."""
+
+    def __init__(self, clip: CLIPModel) -> None:
+        super().__init__()
+        self.clip, self.settings = clip, clip.config.to_json_string()
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """In half precision: half the disk, and distances move by less than a thousandth."""
+        return functional.normalize(self.clip.get_image_features(pixels).pooler_output, dim=-1).half()
+
+
 class Extractor:
     """Image embeddings of a CLIP, of length 1.
 
@@ -124,26 +153,18 @@ class Extractor:
     """
 
     def __init__(self, location: str, arguments: ReadingArguments) -> None:
-        self.arguments = arguments
-        self.device = _device(arguments)
-        self.model = CLIPModel.from_pretrained(location, dtype=torch.float32).eval().to(self.device)
-        self.processor = CLIPImageProcessorPil.from_pretrained(location)
-        settings = f"{self.processor.to_dict()} {self.model.config.to_json_string()}"
-        self.key = f"features {digest_of_weights(self.model)} {settings}"
+        self._observer = _observer(arguments)
+        clip = CLIPModel.from_pretrained(location, dtype=torch.float32).eval()
+        self._network = UnitFeatures(clip).to(self._observer.device)
+        self._seen = Seen(CLIPImageProcessorPil.from_pretrained(location))
 
     def parts(self, pictures: Sequence[Picture], description: str) -> Iterator[np.ndarray]:
         """Features (n, F) chunk by chunk; computed once."""
-        folder = Path(self.arguments.features)
-        for part in kept_chunks(pictures, self._compute, self.key, folder, f"features {description}"):
-            yield part["features"].float().numpy()
-
-    @torch.no_grad()
-    def _compute(self, pictures: Sequence[Picture]) -> dict[str, Tensor]:
-        loader = batches(pictures, self.processor, self.arguments.batch_size, self.arguments.num_workers)
-        found = [self.model.get_image_features(pixels.to(self.device)).pooler_output for pixels in loader]
-        features = functional.normalize(torch.cat(found).float(), dim=-1)
-        return {"features": features.half().cpu()}  # half the disk; distances move by less than a thousandth
+        networks = {EXTRACTOR: self._network}
+        for said in self._observer.parts(pictures, self._seen, networks, f"features {description}"):
+            yield said[EXTRACTOR][OUTPUT].float().numpy()
 
 
-def _device(arguments: ReadingArguments) -> torch.device:
-    return torch.device(arguments.device or torch.accelerator.current_accelerator() or "cpu")
+def _observer(arguments: ReadingArguments) -> Observer:
+    device = torch.device(arguments.device or torch.accelerator.current_accelerator() or "cpu")
+    return Observer(Path(arguments.features), arguments.batch_size, arguments.num_workers, device)
