@@ -1,5 +1,7 @@
 """What makes a generated image fall, criterion by criterion on small arrays, and the figures of a filter's report."""
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 import torch
@@ -20,7 +22,6 @@ from training.filtering.purity import Truth, purity_by_stage
 from training.filtering.report import attribute_distance, attribute_floor
 from training.filtering.sieve import Sieve
 from training.filtering.sifting import ask_true
-from training.judging import select
 from training.miniemoset.attributes import PALETTES, Attributes, posterior
 from training.miniemoset.objects import OBJECTS
 from training.miniemoset.scenes import SCENES
@@ -269,6 +270,10 @@ def test_an_oracle_asks_what_is_likeliest_and_not_what_the_judges_own_head_sees(
         ask_true(Sieve(LABELS), candidates)
 
 
+def repeated(reading: Reading, times: int) -> Reading:
+    return Reading(**{one.name: getattr(reading, one.name).repeat(times, 1) for one in fields(Reading)})
+
+
 def test_the_truth_is_the_worlds_posterior_of_the_attributes_read(tmp_path, monkeypatch):
     awe = Attributes("waterfall", ("Whale",), "crystal", "even")
     assert posterior(awe).argmax() == EMOTIONS.index("awe")
@@ -282,7 +287,7 @@ def test_the_truth_is_the_worlds_posterior_of_the_attributes_read(tmp_path, monk
         features=torch.zeros(1, 2),
     )
     monkeypatch.setattr(purity, "load_reader", lambda *_: torch.nn.Linear(1, 1))
-    monkeypatch.setattr(purity, "read", lambda _, pictures: select(seen, torch.zeros(len(pictures), dtype=torch.long)))
+    monkeypatch.setattr(purity, "read", lambda _, images: repeated(seen, len(images)))
     pictures = [FilePicture(str(tmp_path / "image.png"))] * 2
     labels = np.array([EMOTIONS.index("awe"), EMOTIONS.index("fear")])
     truth = purity.read_truth("judge", pictures, labels, str(tmp_path / "features"))

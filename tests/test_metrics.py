@@ -6,9 +6,8 @@ import torch
 
 from training.backbones.corpus import label_row
 from training.backbones.reader import HEADS, Reading, accuracy
-from training.judging import bayes_emotions, judge_images, select
+from training.judging import bayes_emotions, figures_of, judged
 from training.metrics import (
-    coverage,
     kernel_distance,
     mean_interval,
     resampled_interval,
@@ -35,19 +34,6 @@ def test_total_variation_by_hand() -> None:
     for few in (0, 1):
         with pytest.raises(ValueError, match=f"at least two images a sample, found {few} and 4"):
             total_variation(a[:few], a, 3)
-
-
-def test_coverage_counts_what_lies_near_real_images() -> None:
-    real = torch.arange(20.0)[:, None]
-    assert coverage(real, real) == 1
-    assert coverage(real, torch.full((20, 1), 1000.0)) == 0
-    collapsed = coverage(real, torch.full((20, 1), 10.0))
-    assert 0 < collapsed < 0.5
-    with pytest.raises(ValueError, match="over 5 real"):
-        coverage(real[:3], real)
-    for few in (0, 1):
-        with pytest.raises(ValueError, match=f"at least two generated ones, found 20 and {few}"):
-            coverage(real, real[:few])
 
 
 def test_kernel_distance_is_zero_on_average_within_a_distribution_and_grows_with_the_gap() -> None:
@@ -92,12 +78,13 @@ def test_a_perfect_judge_of_true_draws_and_of_a_collapsed_generator() -> None:
         return reading_of(attributes, torch.nn.functional.one_hot(torch.full((200,), label), 8).float())
 
     reference = [draws(label, 1) for label in range(8)]
-    true = judge_images([draws(label, 2) for label in range(8)], reference)
-    collapsed = judge_images([draws(label, 2, collapse=True) for label in range(8)], reference)
-    assert true.emotion_accuracy == collapsed.emotion_accuracy == 1
-    assert true.total_variation < 0.12 < 0.5 < collapsed.total_variation
-    assert collapsed.coverage < 0.7 < 0.9 < true.coverage
-    assert true.images == 1600 and set(true.total_variation_by_attribute) == {"scene", "object", "palette"}
+    scores = [judged([draws(label, 2, collapse) for label in range(8)], reference) for collapse in (False, True)]
+    true, collapsed = ({name: figure.value for name, figure in figures_of(one).items()} for one in scores)
+    assert true["emotion_accuracy"] == collapsed["emotion_accuracy"] == 1
+    assert true["total_variation"] < 0.12 < 0.5 < collapsed["total_variation"]
+    assert collapsed["coverage"] < 0.7 < 0.9 < true["coverage"]
+    by_part = [true[f"total_variation_{part}"] for part in ("scene", "object", "palette")]
+    assert sum(by_part) / 3 == pytest.approx(true["total_variation"]) and scores[0].images == 1600
 
 
 def test_bayes_emotions_are_the_posteriors_of_what_was_read() -> None:
@@ -137,12 +124,3 @@ def test_a_resampled_interval_of_a_mean_is_the_normal_one() -> None:
     half = 1.96 * sum(group.var().item() / len(group) for group in groups) ** 0.5 / 2
     assert (high - low) / 2 == pytest.approx(half, rel=0.1)
     assert resampled_interval(mean, [200, 100]) == (low, high)
-
-
-def test_a_selection_reads_the_same_pictures() -> None:
-    attributes = [sample_attributes(np.random.default_rng(seed)) for seed in range(6)]
-    reading = reading_of(attributes, torch.eye(8)[:6])
-    chosen = torch.tensor([4, 0, 4])
-    found = select(reading, chosen)
-    assert found.scene.tolist() == reading.scene[chosen].tolist() and found.emotion.argmax(-1).tolist() == [4, 0, 4]
-    assert bayes_emotions(found).tolist() == bayes_emotions(reading)[chosen].tolist()

@@ -20,16 +20,16 @@ from uniemo_pipelines import UniEmoPipeline
 from .backbones.reader import Reader, Reading, load_reader, read
 from .config import parse
 from .evaluate_mini import EvaluationArguments, JudgedArguments, generate, real_readings
-from .judging import judge_images
-from .metrics import kernel_distance
+from .judging import figures_of, judged
 from .miniemoset.attributes import EMOTIONS
 from .scripts import errors_in_one_line
 
+DISTANCE = "kernel_distance_within"
 FIGURES = {
     "emotion_accuracy": "Emo-A",
     "total_variation": "total variation",
     "coverage": "coverage",
-    "kernel_distance": "kernel distance",
+    DISTANCE: "kernel distance",
 }
 Point = dict[str, float]
 
@@ -43,11 +43,9 @@ class SamplingArguments(JudgedArguments):
 
 
 def score(readings: Sequence[Reading], reference: Sequence[Reading]) -> Point:
-    """The figures of one set of images by emotion; the kernel distance is the mean over emotions."""
-    scores = judge_images(readings, reference)
-    distances = [kernel_distance(b.features, a.features) for a, b in zip(readings, reference, strict=True)]
-    figures = {name: getattr(scores, name) for name in FIGURES if name != "kernel_distance"}
-    return figures | {"kernel_distance": sum(distances) / len(distances)}
+    """The figures of one set of images by emotion."""
+    figures = figures_of(judged(readings, reference))
+    return {name: figures[name].value for name in FIGURES}
 
 
 def curves(arguments: SamplingArguments, judge: Reader) -> tuple[Point, list[Point]]:
@@ -71,7 +69,7 @@ def curves(arguments: SamplingArguments, judge: Reader) -> tuple[Point, list[Poi
 
 def best(points: Sequence[Point]) -> Point:
     """The point with the least kernel distance."""
-    return min(points, key=lambda point: point["kernel_distance"])
+    return min(points, key=lambda point: point[DISTANCE])
 
 
 def table(real: Point, points: Sequence[Point]) -> str:

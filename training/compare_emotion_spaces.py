@@ -24,8 +24,8 @@ from uniemo_pipelines.adapters_uniemo import ADAPTER_NAME
 from .backbones.reader import Reading, load_reader, read
 from .config import parse
 from .evaluate_mini import EvaluationArguments, JudgedArguments, generate, real_readings
-from .judging import judge_images, select, total_variation_by_part
-from .metrics import Estimate, resampled_interval, wilson_interval
+from .judging import figures_of, judged
+from .metrics import Estimate
 from .miniemoset.attributes import EMOTIONS
 from .sampling import digest_of, kept_pictures
 from .scripts import errors_in_one_line
@@ -54,21 +54,8 @@ def estimates(readings: Sequence[Reading], reference: Sequence[Reading]) -> Row:
 
     The intervals of Emo-A and total variation are over the images, that of coverage over the real ones to be covered.
     """
-    scores = judge_images(readings, reference)
-
-    def total_variation(chosen: Sequence[torch.Tensor]) -> float:
-        parts = total_variation_by_part([select(*pair) for pair in zip(readings, chosen, strict=True)], reference)
-        return sum(parts.values()) / len(parts)
-
-    covered = round(scores.coverage * scores.images)
-    return {
-        "emotion_accuracy": Estimate(scores.emotion_accuracy, scores.interval),
-        "total_variation": Estimate(
-            scores.total_variation,
-            resampled_interval(total_variation, [len(reading.emotion) for reading in readings]),
-        ),
-        "coverage": Estimate(scores.coverage, wilson_interval(covered, scores.images)),
-    }
+    figures = figures_of(judged(readings, reference))
+    return {name: figures[name] for name in FIGURES}
 
 
 def draw_form(pipeline: UniEmoPipeline, form: str, arguments: ComparisonArguments) -> list[np.ndarray]:

@@ -30,10 +30,10 @@ from .backbones.reader import Reading, load_reader, read
 from .config import parse
 from .data import DataArguments, Row, read_rows
 from .evaluate import evaluate_understanding
-from .evaluating.scoring import Scores, score
+from .evaluating.scoring import Scores
 from .evaluating.tables import generation_tables, understanding_tables
 from .files import write_whole
-from .judging import JUDGE, PARTS, bayes_emotions, observed
+from .judging import JUDGE, PARTS, bayes_emotions, figures_of, judged
 from .metrics import Estimate, share_estimate
 from .metrics.understanding import UnderstandingScores, draw_confusion
 from .miniemoset.attributes import EMOTIONS, bayes_accuracy
@@ -181,9 +181,8 @@ def generation(arguments: EvaluationArguments, output: Path) -> dict[str, RowSco
 
 def score_row(readings: Sequence[Reading], reference: Sequence[Reading]) -> RowScores:
     """The scores of readings by emotion, as many of each, against those of other, real images."""
-    found = observed(readings)
     by_bayes = torch.cat([bayes_emotions(reading) == label for label, reading in enumerate(readings)])
-    return RowScores(score(found, found, observed(reference)), share_estimate(by_bayes))
+    return RowScores(judged(readings, reference), share_estimate(by_bayes))
 
 
 def table(understood: dict[str, UnderstandingScores], scores: dict[str, RowScores]) -> str:
@@ -238,7 +237,7 @@ def card_results(understood: dict[str, UnderstandingScores], scores: dict[str, R
     for metric in ("emotion_accuracy", "total_variation", "coverage"):
         for row, of in (("uniemo", None), ("real", "real pictures")):
             found = scores[row].scores
-            estimate = (found.figures | found.spaces[JUDGE])[metric]
+            estimate = figures_of(found)[metric]
             given = {"split": split, "pictures": found.images, "task": "text-to-image"}
             results.append(Result(metric=metric, **asdict(estimate), of=of, **given))
     return results

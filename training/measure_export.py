@@ -23,10 +23,11 @@ from uniemo_pipelines.adapters_uniemo import ADAPTER_NAME
 from uniemo_pipelines.textual_inversion_uniemo import export_textual_inversions
 
 from .backbones.reader import load_reader, read
-from .choose_sampling import FIGURES, Point, score
+from .choose_sampling import FIGURES
 from .config import parse
 from .evaluate_mini import JudgedArguments, real_readings
-from .judging import judge_images
+from .judging import figures_of, judged
+from .metrics import Estimate
 from .miniemoset.attributes import EMOTIONS
 from .sampling import digest_of, kept_pictures, sample_pictures
 from .scripts import errors_in_one_line
@@ -37,6 +38,9 @@ ROWS = {
     "drawn": "{} vectors, each image by one of `<awe>_1` ... in turn",
     "all": "{} vectors, `<awe>` for all at once",
 }
+
+
+Row = dict[str, Estimate]
 
 
 @dataclass(kw_only=True)
@@ -69,8 +73,8 @@ def prompts(row: str, emotion: str, arguments: ExportArguments) -> list[str]:
     return [f"<{emotion}>"] * arguments.images
 
 
-def measure(arguments: ExportArguments) -> dict[str, Point]:
-    """The figures of real images and of each row, Emo-A with its interval."""
+def measure(arguments: ExportArguments) -> dict[str, Row]:
+    """The figures of real images and of each row."""
     judge = load_reader(arguments.judge)
     first, reference = real_readings(arguments, judge)
     readings = {"real": first}
@@ -89,18 +93,16 @@ def measure(arguments: ExportArguments) -> dict[str, Point]:
         readings[row] = [read(judge, pictures) for pictures in images]
         sheet = {name: [Image.fromarray(p) for p in some[:8]] for name, some in zip(EMOTIONS, images, strict=True)}
         drawing.sheet(sheet).save(Path(arguments.output, f"sheet_{row}.jpg"), quality=92)
-    return {
-        row: {**score(found, reference), "interval": judge_images(found, reference).interval}
-        for row, found in readings.items()
-    }
+    every = {row: figures_of(judged(found, reference)) for row, found in readings.items()}
+    return {row: {name: figures[name] for name in FIGURES} for row, figures in every.items()}
 
 
-def table(arguments: ExportArguments, figures: dict[str, Point]) -> str:
-    """The rows as Markdown."""
+def table(arguments: ExportArguments, figures: dict[str, Row]) -> str:
+    """The rows as Markdown, Emo-A with its interval."""
     lines = ["| images | " + " | ".join(FIGURES.values()) + " |", "|---" * (1 + len(FIGURES)) + "|"]
     for row, found in figures.items():
-        cells = [f"{found[name]:.3f}" for name in FIGURES]
-        cells[0] += " ({:.3f}-{:.3f})".format(*found["interval"])
+        cells = [f"{found[name].value:.3f}" for name in FIGURES]
+        cells[0] += " ({:.3f}-{:.3f})".format(*found["emotion_accuracy"].interval)
         label = ROWS[row].format(arguments.vectors) if row in ROWS else "real images"
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
@@ -112,7 +114,7 @@ def main(arguments: ExportArguments) -> None:
     output.mkdir(parents=True, exist_ok=True)
     figures = measure(arguments)
     content = {"arguments": asdict(arguments), "figures": figures}
-    (output / "export.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    (output / "export.json").write_text(json.dumps(content, indent=1, default=asdict) + "\n", encoding="utf-8")
     (output / "export.md").write_text(table(arguments, figures), encoding="utf-8")
     print(table(arguments, figures))
 

@@ -16,14 +16,13 @@ from .generation import (
     total_variation,
 )
 from .intervals import Estimate, mean_estimate, mean_interval, resampled_interval, share_estimate, wilson_interval
-from .neighbours import coverage, neighbourhoods
+from .neighbours import neighbourhoods
 
 __all__ = [
     "POSITIVE",
     "Estimate",
     "check_classes",
     "confusion_of",
-    "coverage",
     "diversity_by_cosine",
     "diversity_by_mse",
     "emotion_accuracy",

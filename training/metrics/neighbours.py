@@ -51,24 +51,6 @@ def neighbourhoods(real: Tensor, generated: Tensor, neighbours: int = 5) -> Neig
     return Neighbourhoods(counts > 0, torch.cat(recalled), counts / neighbours, torch.cat(covered))
 
 
-def coverage(real: Tensor, generated: Tensor, neighbours: int = 5) -> float:
-    """Share of real images with a generated one no further than their k-th nearest real neighbour (Naeem et al. 2020).
-
-    Args:
-        real, generated: (N, F) and (M, F) features.
-
-    Raises:
-        ValueError: too few real images for that many neighbours, or fewer than two generated ones.
-    """
-    if len(real) <= neighbours or len(generated) < 2:
-        raise ValueError(
-            f"Expected over {neighbours} real images and at least two generated ones, found {len(real)} and "
-            f"{len(generated)}."
-        )
-    nearest = torch.cat([torch.cdist(block, generated).amin(dim=1) for block in real.split(ROWS)])
-    return (nearest <= radii(real, neighbours)).float().mean().item()
-
-
 def radii(features: Tensor, neighbours: int) -> Tensor:
     """The distance of each to its k-th nearest neighbour, (N,); the nearest of all is the image itself."""
     blocks = features.split(ROWS)
