@@ -26,9 +26,9 @@ from uniemo_pipelines.fusion_uniemo import EMOTIONS
 from uniemo_pipelines.understanding_uniemo import load_understanding
 
 from ..backbones.reader import Reader, load_reader
+from ..miniemoset.render import IMAGE_SIZE
 from ..train_baseline import PlainClassifier, PlainClassifierConfig
 
-READER_EDGE = 128
 INCEPTION = "inception"
 
 AutoConfig.register(PlainClassifierConfig.model_type, PlainClassifierConfig)
@@ -143,10 +143,10 @@ class ReaderOutputs(nn.Module):
         self.reader, self.settings = reader, output
 
     def forward(self, images: Tensor) -> Tensor | dict[str, Tensor]:
-        if images.shape[2:] != (READER_EDGE, READER_EDGE):
+        if images.shape[2:] != (IMAGE_SIZE, IMAGE_SIZE):
             raise ValueError(
-                f"A reader of MiniEmoSet expects images of {READER_EDGE} x {READER_EDGE} pixels, found "
-                f"{images.shape[3]} x {images.shape[2]}; set --resolution {READER_EDGE}."
+                f"A reader of MiniEmoSet expects images of {IMAGE_SIZE} x {IMAGE_SIZE} pixels, found "
+                f"{images.shape[3]} x {images.shape[2]}; set --resolution {IMAGE_SIZE}."
             )
         logits = self.reader(images.float() / 127.5 - 1)
         if self.settings == "features":

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from ..backbones.reader import Reader, load_reader, read
 from ..data.pictures import Picture
 from ..data.rows import NO_LABEL
-from ..evaluating.networks import READER_EDGE
 from ..judging import JUDGE, bayes_posteriors
 from ..metrics import wilson_interval
+from ..miniemoset.render import IMAGE_SIZE
 from ..observing import Observer, Square
 from .candidates import Candidates
 from .sieve import Sieve
@@ -73,7 +73,7 @@ def read_truth(weights: str, pictures: Sequence[Picture], labels: np.ndarray, fe
     """Let the judge read the candidates; computed once."""
     networks = {JUDGE: TruthReader(load_reader(weights))}
     observer = Observer(Path(features), device=torch.device("cpu"))
-    said = observer.observe(pictures, Square(READER_EDGE), networks, "judging")[JUDGE]
+    said = observer.observe(pictures, Square(IMAGE_SIZE), networks, "judging")[JUDGE]
     return Truth(
         said["emotion"].argmax(dim=1).numpy() == labels,
         said["posterior"].numpy(),
